@@ -1,0 +1,41 @@
+/* The resource cache; see cache.c. What the rest of the library may do with it. */
+#ifndef CONSUL_LIB_CACHE_H
+#define CONSUL_LIB_CACHE_H
+
+#include "http.h"
+
+struct cache;
+
+int cache_new(const struct consul_options *options, struct cache **ret_cache);
+/* Before the network thread starts. */
+void cache_set_http(struct cache *cache, struct http *http);
+/* The network thread's hook: deadlines, retries, what is idle. */
+uint64_t cache_tick(void *cache, uint64_t now_ns);
+/* From now on nothing new is started and who waits gets -ECANCELED. */
+void cache_close(struct cache *cache);
+/* After the network thread has ended: who still waits gets -ECANCELED. */
+void cache_cancel_waiters(struct cache *cache);
+void cache_free(struct cache *cache);
+
+int cache_get(struct cache *cache, const char *path, enum consul_format format, unsigned flags, size_t max,
+              struct consul_resource **ret_resource);
+bool cache_cancel_waiter(struct cache *cache, struct consul_waiter *waiter);
+void cache_expire(struct cache *cache, const char *prefix);
+void cache_drop(struct cache *cache);
+
+/*
+ * This client stored `entry` (or, entry NULL, removed `key` that was at ModifyIndex removed_index): every KV resource
+ * of that datacenter shows it from now on, also when an answer that is already on its way does not.
+ */
+void cache_apply_kv(struct cache *cache, const char *datacenter, const char *key, struct consul_kv_entry *entry,
+                    uint64_t removed_index);
+
+/* Any answer, or its lack, tells whether the agent is there. */
+void cache_note_contact(struct cache *cache, const struct http_request *request, int err);
+
+void cache_add_stats(struct cache *cache, struct consul_stats *stats);
+
+/* How many connections and watches `watches=` stands for. */
+void cache_split_connections(unsigned watches, unsigned *ret_connections, unsigned *ret_watches);
+
+#endif

@@ -1,0 +1,248 @@
+/*
+ * struct consul: the configuration, the network thread and the cache of one client; single requests.
+ *
+ * Constant after consul_new(), save the KV limits, which are atomic.
+ */
+#include "client.h"
+
+#include "consul.h"
+#include "cache.h"
+#include "kv.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MAX_ANSWER ((size_t)64 << 20)
+#define KV_MAX_VALUE (512 * 1024)
+#define TXN_MAX_OPS 64 /* until the agent is known to be 1.14 or newer */
+
+int consul_new(const struct consul_config *config, const struct consul_options *options, struct consul **ret_client)
+{
+    struct consul *client = calloc(1, sizeof(*client));
+    unsigned connections, watches;
+    int r = -ENOMEM;
+
+    if (!client)
+        return -ENOMEM;
+    client->options = *options;
+    atomic_init(&client->kv_max_value, KV_MAX_VALUE);
+    atomic_init(&client->txn_max_ops, TXN_MAX_OPS);
+    if ((config->datacenter && !(client->datacenter = strdup(config->datacenter))) ||
+        (config->namespace_ && !(client->namespace_ = strdup(config->namespace_))) ||
+        (config->partition && !(client->partition = strdup(config->partition))))
+        goto fail;
+    r = cache_new(options, &client->cache);
+    if (r < 0)
+        goto fail;
+    cache_split_connections(options->watches, &connections, &watches);
+    r = http_new(config, connections, cache_tick, client->cache, &client->http);
+    if (r < 0)
+        goto fail;
+    cache_set_http(client->cache, client->http);
+    r = http_start(client->http);
+    if (r < 0)
+        goto fail;
+    *ret_client = client;
+    return 0;
+fail:
+    consul_free(client);
+    return r;
+}
+
+void consul_stop(struct consul *client)
+{
+    cache_close(client->cache);
+    http_stop(client->http);
+    cache_cancel_waiters(client->cache);
+}
+
+void consul_free(struct consul *client)
+{
+    if (!client)
+        return;
+    if (client->cache && client->http)
+        consul_stop(client);
+    http_free(client->http);
+    cache_free(client->cache);
+    free(client->datacenter);
+    free(client->namespace_);
+    free(client->partition);
+    free(client);
+}
+
+/* ---- paths ------------------------------------------------------------------------------------------------------ */
+
+static int add_parameter(struct consul_buf *buf, const char *name, const char *value)
+{
+    int r;
+
+    if (!value)
+        return 0;
+    r = consul_buf_printf(buf, "%c%s=", strchr(buf->data, '?') ? '&' : '?', name);
+    return r < 0 ? r : consul_buf_append_urlencoded(buf, value, strlen(value), NULL);
+}
+
+static bool has_parameter(const char *path, const char *name)
+{
+    size_t len = strlen(name);
+    const char *at = strchr(path, '?');
+
+    for (; at; at = strchr(at, '&')) {
+        at++;
+        if (strncmp(at, name, len) == 0 && at[len] == '=')
+            return true;
+    }
+    return false;
+}
+
+/* The datacenter, namespace and partition of the configuration, where the endpoint takes them. */
+int client_path(const struct consul *client, const char *path, char **ret_path)
+{
+    bool agent = strncmp(path, "/v1/agent/", 10) == 0, status = strncmp(path, "/v1/status/", 11) == 0;
+    struct consul_buf buf;
+    int r;
+
+    consul_buf_init(&buf, 1 << 20);
+    r = consul_buf_puts(&buf, path);
+    if (r == 0 && !agent && !has_parameter(path, "dc"))
+        r = add_parameter(&buf, "dc", client->datacenter);
+    if (r == 0 && !status)
+        r = add_parameter(&buf, "ns", client->namespace_);
+    if (r == 0 && !status)
+        r = add_parameter(&buf, "partition", client->partition);
+    if (r < 0) {
+        consul_buf_free(&buf);
+        return r;
+    }
+    *ret_path = consul_buf_take(&buf, NULL);
+    return 0;
+}
+
+void consul_urlencode(const char *text, const char *safe, char *out)
+{
+    struct consul_buf buf;
+
+    *out = '\0';
+    consul_buf_init(&buf, strlen(text) * 3 + 1);
+    if (consul_buf_append_urlencoded(&buf, text, strlen(text), safe) == 0 && buf.len > 0)
+        memcpy(out, buf.data, buf.len + 1);
+    consul_buf_free(&buf);
+}
+
+/* ---- single requests ---------------------------------------------------------------------------------------------- */
+
+struct call {
+    struct consul *client;
+    consul_done_fn *done;
+    void *arg;
+};
+
+static void on_call(struct http_request *request)
+{
+    struct call *call = request->arg;
+    struct consul_answer answer = {
+        .err = http_errno(request),
+        .status = request->status,
+        .index = request->index,
+        .filtered = request->filtered,
+        .body = request->answer.data ? request->answer.data : "",
+        .body_len = request->answer.len,
+        .method = request->method,
+        .path = request->path,
+    };
+
+    cache_note_contact(call->client->cache, request, answer.err);
+    call->done(call->arg, &answer);
+    free(call);
+    http_request_free(request);
+}
+
+int consul_request(struct consul *client, const struct consul_request *wanted, consul_done_fn *done, void *arg)
+{
+    struct http_request *request = http_request_new(wanted->method, NULL);
+    struct call *call = malloc(sizeof(*call));
+    uint64_t timeout_ms = wanted->timeout_ms ? wanted->timeout_ms : client->options.timeout_ms;
+    int r = -ENOMEM;
+
+    if (!request || !call)
+        goto fail;
+    r = client_path(client, wanted->path, &request->path);
+    if (r < 0)
+        goto fail;
+    if (wanted->body) {
+        r = -ENOMEM;
+        request->body = malloc(wanted->body_len + 1);
+        if (!request->body)
+            goto fail;
+        memcpy(request->body, wanted->body, wanted->body_len);
+        request->body_len = wanted->body_len;
+    } else if (wanted->intent != CONSUL_READ) {
+        request->body = strdup(""); /* a PUT without a body still says its length */
+        if (!request->body)
+            goto fail;
+    }
+    request->content_type = wanted->content_type;
+    request->intent = wanted->intent;
+    request->max_answer = wanted->max_answer ? wanted->max_answer : MAX_ANSWER;
+    request->deadline_ns = consul_now_ns() + timeout_ms * 1000000;
+    *call = (struct call){.client = client, .done = done, .arg = arg};
+    request->done = on_call;
+    request->arg = call;
+    http_submit(client->http, request);
+    return 0;
+fail:
+    http_request_free(request);
+    free(call);
+    return r;
+}
+
+/* ---- the cache and the figures, for who holds a client ------------------------------------------------------------ */
+
+int consul_resource_get(struct consul *client, const char *path, enum consul_format format, unsigned flags, size_t max,
+                        struct consul_resource **ret_resource)
+{
+    char *full;
+    int r = client_path(client, path, &full);
+
+    if (r < 0)
+        return r;
+    r = cache_get(client->cache, full, format, flags, max ? max : MAX_ANSWER, ret_resource);
+    free(full);
+    return r;
+}
+
+bool consul_waiter_cancel(struct consul *client, struct consul_waiter *waiter)
+{
+    return cache_cancel_waiter(client->cache, waiter);
+}
+
+void consul_expire(struct consul *client, const char *prefix)
+{
+    cache_expire(client->cache, prefix);
+}
+
+void consul_drop_caches(struct consul *client)
+{
+    cache_drop(client->cache);
+}
+
+void consul_set_kv_limits(struct consul *client, size_t max_value, size_t max_txn_ops)
+{
+    atomic_store(&client->kv_max_value, max_value);
+    atomic_store(&client->txn_max_ops, max_txn_ops);
+}
+
+size_t consul_kv_max_value(const struct consul *client)
+{
+    return atomic_load(&client->kv_max_value);
+}
+
+void consul_get_stats(struct consul *client, struct consul_stats *ret_stats)
+{
+    struct consul_stats stats = {0};
+
+    http_add_stats(client->http, &stats);
+    cache_add_stats(client->cache, &stats);
+    *ret_stats = stats;
+}

@@ -1,0 +1,20 @@
+/* What the library's modules share of a client. */
+#ifndef CONSUL_LIB_CLIENT_H
+#define CONSUL_LIB_CLIENT_H
+
+#include "consul.h"
+
+#include <stdatomic.h>
+
+struct consul {
+    struct consul_options options;
+    char *datacenter, *namespace_, *partition;
+    struct cache *cache;
+    struct http *http;
+    atomic_size_t kv_max_value, txn_max_ops;
+};
+
+/* The path with the configured dc=, ns= and partition=; the caller frees it. */
+int client_path(const struct consul *client, const char *path, char **ret_path);
+
+#endif

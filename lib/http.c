@@ -1,0 +1,735 @@
+/*
+ * The network thread. Owns the multi handle, the easy handles and every request between submission and `done`.
+ *
+ * Only the queue of new and cancelled requests is shared with other threads (http.lock); all else belongs to the
+ * network thread alone and needs no lock.
+ */
+#include "http.h"
+
+#include <curl/curl.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <time.h>
+
+#define RETRY_FIRST_MS 50
+#define RETRY_MAX_MS 2000
+/* curl keeps this many idle easy handles for reuse: setting one up costs allocations. */
+#define EASY_POOL 16
+
+struct request_list {
+    struct http_request *first, *last;
+};
+
+struct http {
+    /* constant after http_new */
+    char *base_url;
+    char *unix_socket, *auth, *ca_file, *ca_path, *client_cert, *client_key;
+    struct curl_slist *resolve; /* maps tls_server_name to the agent's address */
+    bool tls_verify, https;
+    char *token_header;
+    uint64_t (*tick)(void *arg, uint64_t now_ns);
+    void *tick_arg;
+    pthread_t thread;
+    bool started;
+    CURLM *multi;
+
+    pthread_mutex_t lock; /* innermost: nothing is called while it is held */
+    struct request_list submitted; /* guarded by lock */
+    bool cancel_pending, stopping; /* guarded by lock */
+
+    /* network thread only */
+    struct request_list active, delayed;
+    CURL *pool[EASY_POOL];
+    unsigned pool_n;
+
+    atomic_uint_fast64_t requests, blocking_queries, received, sent, errors, retries;
+};
+
+uint64_t consul_now_ns(void)
+{
+    struct timespec ts;
+
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+static void list_add(struct request_list *list, struct http_request *request)
+{
+    request->next = NULL;
+    request->prev = list->last;
+    if (list->last)
+        list->last->next = request;
+    else
+        list->first = request;
+    list->last = request;
+}
+
+static void list_remove(struct request_list *list, struct http_request *request)
+{
+    if (request->prev)
+        request->prev->next = request->next;
+    else
+        list->first = request->next;
+    if (request->next)
+        request->next->prev = request->prev;
+    else
+        list->last = request->prev;
+    request->prev = request->next = NULL;
+}
+
+struct http_request *http_request_new(const char *method, const char *path)
+{
+    struct http_request *request = calloc(1, sizeof(*request));
+
+    if (!request)
+        return NULL;
+    request->method = strdup(method);
+    request->path = path ? strdup(path) : NULL;
+    if (!request->method || (path && !request->path)) {
+        http_request_free(request);
+        return NULL;
+    }
+    return request;
+}
+
+void http_request_free(struct http_request *request)
+{
+    if (!request)
+        return;
+    consul_buf_free(&request->answer);
+    free(request->method);
+    free(request->path);
+    free(request->url);
+    free(request->body);
+    free(request);
+}
+
+/* ---- one request on curl ---------------------------------------------------------------------------------------- */
+
+static size_t on_body(char *data, size_t size, size_t n, void *arg)
+{
+    struct http_request *request = arg;
+
+    if (request->url) /* a probe wants no body */
+        return size * n;
+    if (consul_buf_append(&request->answer, data, size * n) < 0) {
+        request->net = CONSUL_NET_TOO_BIG;
+        return 0; /* ends the transfer */
+    }
+    return size * n;
+}
+
+/* Header names are compared without case: Consul's spelling of them has changed. */
+static bool header_is(const char *line, size_t len, const char *name, const char **ret_value, size_t *ret_len)
+{
+    size_t n = strlen(name);
+
+    if (len <= n || strncasecmp(line, name, n) != 0 || line[n] != ':')
+        return false;
+    line += n + 1;
+    len -= n + 1;
+    while (len > 0 && (*line == ' ' || *line == '\t')) {
+        line++;
+        len--;
+    }
+    while (len > 0 && (line[len - 1] == '\r' || line[len - 1] == '\n' || line[len - 1] == ' '))
+        len--;
+    *ret_value = line;
+    *ret_len = len;
+    return true;
+}
+
+static uint64_t header_number(const char *value, size_t len)
+{
+    uint64_t number = 0;
+
+    for (size_t i = 0; i < len; i++) {
+        if (value[i] < '0' || value[i] > '9' || number > (UINT64_MAX - 9) / 10)
+            return 0;
+        number = number * 10 + (uint64_t)(value[i] - '0');
+    }
+    return number;
+}
+
+static size_t on_header(char *line, size_t size, size_t n, void *arg)
+{
+    struct http_request *request = arg;
+    size_t len = size * n;
+    const char *value;
+    size_t value_len;
+
+    if (header_is(line, len, "X-Consul-Index", &value, &value_len))
+        request->index = header_number(value, value_len);
+    else if (header_is(line, len, "X-Consul-KnownLeader", &value, &value_len))
+        request->known_leader = value_len == 4 && strncasecmp(value, "true", 4) == 0;
+    else if (header_is(line, len, "X-Consul-LastContact", &value, &value_len))
+        request->last_contact_ms = header_number(value, value_len);
+    else if (header_is(line, len, "X-Consul-Results-Filtered-By-ACLs", &value, &value_len))
+        request->filtered = value_len == 4 && strncasecmp(value, "true", 4) == 0;
+    return len;
+}
+
+static enum consul_net net_of_curl(const struct http_request *request, CURLcode code, long os_errno)
+{
+    switch (code) {
+    case CURLE_OK:
+        return CONSUL_NET_OK;
+    case CURLE_WRITE_ERROR:
+        return request->net == CONSUL_NET_TOO_BIG ? CONSUL_NET_TOO_BIG : CONSUL_NET_PROTOCOL;
+    case CURLE_COULDNT_CONNECT:
+        if (os_errno == EHOSTUNREACH || os_errno == ENETUNREACH)
+            return CONSUL_NET_UNREACHABLE;
+        return os_errno == ETIMEDOUT ? CONSUL_NET_TIMEOUT : CONSUL_NET_REFUSED;
+    case CURLE_COULDNT_RESOLVE_HOST:
+    case CURLE_COULDNT_RESOLVE_PROXY:
+        return CONSUL_NET_RESOLVE;
+    case CURLE_OPERATION_TIMEDOUT:
+        return CONSUL_NET_TIMEOUT;
+    case CURLE_SSL_CONNECT_ERROR:
+    case CURLE_PEER_FAILED_VERIFICATION:
+    case CURLE_SSL_CERTPROBLEM:
+    case CURLE_SSL_CIPHER:
+    case CURLE_SSL_CACERT_BADFILE:
+    case CURLE_SSL_ISSUER_ERROR:
+    case CURLE_SSL_ENGINE_NOTFOUND:
+    case CURLE_USE_SSL_FAILED:
+        return CONSUL_NET_TLS;
+    case CURLE_SEND_ERROR:
+    case CURLE_RECV_ERROR:
+    case CURLE_GOT_NOTHING:
+    case CURLE_PARTIAL_FILE:
+        return CONSUL_NET_RESET;
+    default:
+        return CONSUL_NET_PROTOCOL;
+    }
+}
+
+static struct curl_slist *build_headers(const struct http *http, const struct http_request *request)
+{
+    struct curl_slist *list = curl_slist_append(NULL, "Expect:"); /* no pause of a second before a large PUT */
+    struct curl_slist *more = list;
+    char type[128];
+
+    if (more && http->token_header && !request->url)
+        more = curl_slist_append(list, http->token_header);
+    if (more && request->body) {
+        snprintf(type, sizeof(type), "Content-Type: %s",
+                 request->content_type ? request->content_type : "application/json");
+        more = curl_slist_append(list, type);
+    }
+    if (!more) {
+        curl_slist_free_all(list);
+        return NULL;
+    }
+    return list;
+}
+
+static void set_protocols(CURL *easy)
+{
+#if LIBCURL_VERSION_NUM >= 0x075500
+    curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
+#else
+    curl_easy_setopt(easy, CURLOPT_PROTOCOLS, CURLPROTO_HTTP | CURLPROTO_HTTPS);
+#endif
+}
+
+static void set_agent_options(const struct http *http, CURL *easy)
+{
+    if (http->unix_socket)
+        curl_easy_setopt(easy, CURLOPT_UNIX_SOCKET_PATH, http->unix_socket);
+    if (http->auth) {
+        curl_easy_setopt(easy, CURLOPT_HTTPAUTH, CURLAUTH_BASIC);
+        curl_easy_setopt(easy, CURLOPT_USERPWD, http->auth);
+    }
+    if (http->https) {
+        curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_2TLS);
+        curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, http->tls_verify ? 1L : 0L);
+        curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, http->tls_verify ? 2L : 0L);
+        curl_easy_setopt(easy, CURLOPT_CAINFO, http->ca_file);
+        curl_easy_setopt(easy, CURLOPT_CAPATH, http->ca_path);
+        curl_easy_setopt(easy, CURLOPT_SSLCERT, http->client_cert);
+        curl_easy_setopt(easy, CURLOPT_SSLKEY, http->client_key);
+        curl_easy_setopt(easy, CURLOPT_CONNECT_TO, http->resolve);
+    } else {
+        curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
+    }
+}
+
+static void set_probe_options(const struct http_request *request, CURL *easy)
+{
+    /* A probe measures an instance that already passes its check, which may well skip verification: it asks for
+     * speed, hands over nothing and believes nothing. */
+    curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, 0L);
+    curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, 0L);
+    curl_easy_setopt(easy, CURLOPT_FRESH_CONNECT, 1L);
+    curl_easy_setopt(easy, CURLOPT_FORBID_REUSE, 1L);
+    curl_easy_setopt(easy, CURLOPT_CONNECT_ONLY, request->connect_only ? 1L : 0L);
+}
+
+static void finish(struct http *http, struct http_request *request);
+
+static void start(struct http *http, struct http_request *request)
+{
+    uint64_t now = consul_now_ns();
+    struct consul_buf url;
+    CURL *easy;
+
+    list_add(&http->active, request);
+    request->net = CONSUL_NET_OK;
+    request->status = 0;
+    request->index = 0;
+    request->filtered = request->known_leader = false;
+    request->last_contact_ms = 0;
+    consul_buf_reset(&request->answer);
+    request->sent_ns = now;
+    if (request->deadline_ns <= now) {
+        request->net = CONSUL_NET_TIMEOUT;
+        finish(http, request);
+        return;
+    }
+    easy = http->pool_n > 0 ? http->pool[--http->pool_n] : curl_easy_init();
+    request->easy = easy;
+    request->header_list = build_headers(http, request);
+    consul_buf_init(&url, SIZE_MAX / 2);
+    if (!easy || !request->header_list || (!request->url && (consul_buf_puts(&url, http->base_url) < 0 ||
+                                                             consul_buf_puts(&url, request->path) < 0))) {
+        consul_buf_free(&url);
+        request->net = CONSUL_NET_PROTOCOL;
+        finish(http, request);
+        return;
+    }
+    curl_easy_setopt(easy, CURLOPT_URL, request->url ? request->url : url.data);
+    consul_buf_free(&url);
+    set_protocols(easy);
+    curl_easy_setopt(easy, CURLOPT_PRIVATE, request);
+    curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
+    curl_easy_setopt(easy, CURLOPT_PROXY, ""); /* as the consul CLI on a loopback agent; never a surprise */
+    curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 0L); /* a 301 of Go's mux names another key */
+    curl_easy_setopt(easy, CURLOPT_PATH_AS_IS, 1L);
+    curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L);
+    curl_easy_setopt(easy, CURLOPT_TCP_KEEPIDLE, 30L);
+    curl_easy_setopt(easy, CURLOPT_TCP_KEEPINTVL, 10L);
+    curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, (long)((request->deadline_ns - now) / 1000000 + 1));
+    curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)((request->deadline_ns - now) / 1000000 + 1));
+    curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_body);
+    curl_easy_setopt(easy, CURLOPT_WRITEDATA, request);
+    curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, on_header);
+    curl_easy_setopt(easy, CURLOPT_HEADERDATA, request);
+    curl_easy_setopt(easy, CURLOPT_HTTPHEADER, request->header_list);
+    if (request->url)
+        set_probe_options(request, easy);
+    else
+        set_agent_options(http, easy);
+    if (strcmp(request->method, "HEAD") == 0) {
+        curl_easy_setopt(easy, CURLOPT_NOBODY, 1L);
+    } else {
+        if (request->body) { /* gives Content-Length, which Consul's size check needs */
+            curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)request->body_len);
+            curl_easy_setopt(easy, CURLOPT_POSTFIELDS, request->body);
+        } else {
+            curl_easy_setopt(easy, CURLOPT_HTTPGET, 1L);
+        }
+        curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, request->method);
+    }
+    if (request->blocking)
+        atomic_fetch_add_explicit(&http->blocking_queries, 1, memory_order_relaxed);
+    else if (!request->url)
+        atomic_fetch_add_explicit(&http->requests, 1, memory_order_relaxed);
+    if (curl_multi_add_handle(http->multi, easy) != CURLM_OK) {
+        request->net = CONSUL_NET_PROTOCOL;
+        finish(http, request);
+    }
+}
+
+/* Gives the easy handle back, keeps the request. */
+static void release_easy(struct http *http, struct http_request *request)
+{
+    curl_slist_free_all(request->header_list);
+    request->header_list = NULL;
+    if (!request->easy)
+        return;
+    if (http->pool_n < EASY_POOL) {
+        curl_easy_reset(request->easy);
+        http->pool[http->pool_n++] = request->easy;
+    } else {
+        curl_easy_cleanup(request->easy);
+    }
+    request->easy = NULL;
+}
+
+static struct consul_answer_facts facts_of(const struct http_request *request)
+{
+    return (struct consul_answer_facts){
+        .net = request->net,
+        .status = request->status,
+        .body = request->answer.data,
+        .is_write = request->intent != CONSUL_READ,
+        .validates_by_500 = request->intent == CONSUL_WRITE_STRICT,
+    };
+}
+
+int http_errno(const struct http_request *request)
+{
+    struct consul_answer_facts facts = facts_of(request);
+
+    return consul_errno(&facts);
+}
+
+bool http_is_transient(const struct http_request *request)
+{
+    struct consul_answer_facts facts = facts_of(request);
+
+    return consul_error_is_transient(&facts);
+}
+
+static bool may_retry(const struct http_request *request, uint64_t now, uint64_t *ret_delay_ms)
+{
+    struct consul_answer_facts facts = facts_of(request);
+    uint64_t delay = RETRY_FIRST_MS;
+
+    if (request->blocking || request->url || request->cancelled)
+        return false;
+    if (!consul_error_is_transient(&facts))
+        return false;
+    if (request->intent != CONSUL_READ && !consul_error_is_unapplied(&facts))
+        return false; /* it may have been carried out */
+    for (unsigned i = 0; i < request->attempts && delay < RETRY_MAX_MS; i++)
+        delay *= 2;
+    delay = delay / 2 + (uint64_t)rand() % delay; /* jitter: a fleet must not come back in step */
+    *ret_delay_ms = delay;
+    return now + delay * 1000000 < request->deadline_ns;
+}
+
+/* The attempt is over: retry later, or hand the result over. */
+static void finish(struct http *http, struct http_request *request)
+{
+    uint64_t delay_ms;
+
+    list_remove(&http->active, request);
+    release_easy(http, request);
+    request->done_ns = consul_now_ns();
+    if (may_retry(request, request->done_ns, &delay_ms)) {
+        request->attempts++;
+        request->retry_ns = request->done_ns + delay_ms * 1000000;
+        atomic_fetch_add_explicit(&http->retries, 1, memory_order_relaxed);
+        list_add(&http->delayed, request);
+        return;
+    }
+    if (!request->url && !request->cancelled && (request->net != CONSUL_NET_OK || request->status >= 400))
+        if (request->status != 404)
+            atomic_fetch_add_explicit(&http->errors, 1, memory_order_relaxed);
+    request->done(request);
+}
+
+static void on_curl_done(struct http *http, CURL *easy, CURLcode code)
+{
+    struct http_request *request;
+    curl_off_t down = 0, up = 0;
+    long os_errno = 0, status = 0;
+
+    curl_easy_getinfo(easy, CURLINFO_PRIVATE, (char **)&request);
+    curl_easy_getinfo(easy, CURLINFO_OS_ERRNO, &os_errno);
+    curl_easy_getinfo(easy, CURLINFO_RESPONSE_CODE, &status);
+    curl_easy_getinfo(easy, CURLINFO_SIZE_DOWNLOAD_T, &down);
+    curl_easy_getinfo(easy, CURLINFO_SIZE_UPLOAD_T, &up);
+    atomic_fetch_add_explicit(&http->received, (uint64_t)down, memory_order_relaxed);
+    atomic_fetch_add_explicit(&http->sent, (uint64_t)up, memory_order_relaxed);
+    curl_multi_remove_handle(http->multi, easy);
+    request->net = net_of_curl(request, code, os_errno);
+    request->status = (int)status;
+    finish(http, request);
+}
+
+/* ---- the loop ----------------------------------------------------------------------------------------------------- */
+
+static void cancel_one(struct http *http, struct request_list *list, struct http_request *request)
+{
+    if (list == &http->active && request->easy)
+        curl_multi_remove_handle(http->multi, request->easy);
+    request->net = CONSUL_NET_CANCELLED;
+    if (list == &http->active) {
+        finish(http, request);
+    } else {
+        list_remove(list, request);
+        request->done_ns = consul_now_ns();
+        request->done(request);
+    }
+}
+
+static void cancel_marked(struct http *http, bool all)
+{
+    struct request_list *lists[] = {&http->active, &http->delayed};
+
+    for (size_t i = 0; i < 2; i++) {
+        struct http_request *request = lists[i]->first;
+
+        while (request) {
+            struct http_request *next = request->next;
+
+            if (all)
+                request->cancelled = true;
+            if (request->cancelled)
+                cancel_one(http, lists[i], request);
+            request = next;
+        }
+    }
+}
+
+/* Takes over what other threads submitted. Returns false when it is time to stop. */
+static bool take_submitted(struct http *http)
+{
+    struct request_list taken;
+    bool cancel, stopping;
+
+    pthread_mutex_lock(&http->lock);
+    taken = http->submitted;
+    http->submitted = (struct request_list){0};
+    cancel = http->cancel_pending;
+    http->cancel_pending = false;
+    stopping = http->stopping;
+    pthread_mutex_unlock(&http->lock);
+
+    while (taken.first) {
+        struct http_request *request = taken.first;
+
+        list_remove(&taken, request);
+        start(http, request);
+    }
+    if (cancel || stopping)
+        cancel_marked(http, stopping);
+    return !stopping;
+}
+
+static uint64_t start_delayed(struct http *http, uint64_t now)
+{
+    struct http_request *request = http->delayed.first;
+    uint64_t next_ns = UINT64_MAX;
+
+    while (request) {
+        struct http_request *next = request->next;
+
+        if (request->retry_ns <= now) {
+            list_remove(&http->delayed, request);
+            start(http, request);
+        } else if (request->retry_ns < next_ns) {
+            next_ns = request->retry_ns;
+        }
+        request = next;
+    }
+    return next_ns;
+}
+
+static void *network_thread(void *arg)
+{
+    struct http *http = arg;
+
+    while (take_submitted(http)) {
+        uint64_t now = consul_now_ns(), next, delayed;
+        int running, left, timeout_ms;
+        CURLMsg *message;
+
+        next = http->tick(http->tick_arg, now);
+        delayed = start_delayed(http, now);
+        if (delayed < next)
+            next = delayed;
+        curl_multi_perform(http->multi, &running);
+        while ((message = curl_multi_info_read(http->multi, &left)))
+            if (message->msg == CURLMSG_DONE)
+                on_curl_done(http, message->easy_handle, message->data.result);
+        now = consul_now_ns();
+        if (next <= now)
+            timeout_ms = 0;
+        else if (next - now > (uint64_t)60 * 1000000000)
+            timeout_ms = 60000;
+        else
+            timeout_ms = (int)((next - now) / 1000000) + 1;
+        curl_multi_poll(http->multi, NULL, 0, timeout_ms, NULL);
+    }
+    /* A callback of the last round may have submitted more: end these as well. */
+    for (;;) {
+        pthread_mutex_lock(&http->lock);
+        bool more = http->submitted.first != NULL;
+        pthread_mutex_unlock(&http->lock);
+        if (!more && !http->active.first && !http->delayed.first)
+            break;
+        take_submitted(http);
+    }
+    return NULL;
+}
+
+void http_wakeup(struct http *http)
+{
+    curl_multi_wakeup(http->multi);
+}
+
+void http_submit(struct http *http, struct http_request *request)
+{
+    request->http = http;
+    consul_buf_init(&request->answer, request->max_answer);
+    pthread_mutex_lock(&http->lock);
+    list_add(&http->submitted, request);
+    pthread_mutex_unlock(&http->lock);
+    curl_multi_wakeup(http->multi);
+}
+
+void http_cancel(struct http *http, struct http_request *request)
+{
+    pthread_mutex_lock(&http->lock);
+    request->cancelled = true;
+    http->cancel_pending = true;
+    pthread_mutex_unlock(&http->lock);
+    curl_multi_wakeup(http->multi);
+}
+
+void http_add_stats(struct http *http, struct consul_stats *stats)
+{
+    stats->requests = atomic_load_explicit(&http->requests, memory_order_relaxed);
+    stats->blocking_queries = atomic_load_explicit(&http->blocking_queries, memory_order_relaxed);
+    stats->bytes_received = atomic_load_explicit(&http->received, memory_order_relaxed);
+    stats->bytes_sent = atomic_load_explicit(&http->sent, memory_order_relaxed);
+    stats->errors = atomic_load_explicit(&http->errors, memory_order_relaxed);
+    stats->retries = atomic_load_explicit(&http->retries, memory_order_relaxed);
+}
+
+/* ---- beginning and end ----------------------------------------------------------------------------------------- */
+
+static pthread_once_t curl_once = PTHREAD_ONCE_INIT;
+
+static void curl_init_once(void)
+{
+    curl_global_init(CURL_GLOBAL_ALL);
+}
+
+static int copy(char **to, const char *from)
+{
+    *to = from ? strdup(from) : NULL;
+    return from && !*to ? -ENOMEM : 0;
+}
+
+static void wipe(char *secret)
+{
+    if (secret)
+        explicit_bzero(secret, strlen(secret));
+    free(secret);
+}
+
+static void http_destroy(struct http *http)
+{
+    while (http->pool_n > 0)
+        curl_easy_cleanup(http->pool[--http->pool_n]);
+    if (http->multi)
+        curl_multi_cleanup(http->multi);
+    curl_slist_free_all(http->resolve);
+    free(http->base_url);
+    free(http->unix_socket);
+    wipe(http->auth);
+    wipe(http->token_header);
+    free(http->ca_file);
+    free(http->ca_path);
+    free(http->client_cert);
+    free(http->client_key);
+    pthread_mutex_destroy(&http->lock);
+    free(http);
+}
+
+/*
+ * CONSUL_TLS_SERVER_NAME: verify this name (and send it as SNI) although the address is another one. curl takes the
+ * name to verify from the URL, so the URL gets the name and CONNECT_TO the address.
+ */
+static int apply_server_name(struct http *http, const struct consul_config *config)
+{
+    const char *path = config->path_prefix ? config->path_prefix : "";
+    struct consul_buf buf;
+
+    if (!http->https || !config->tls_server_name)
+        return 0;
+    consul_buf_init(&buf, 4096);
+    if (consul_buf_printf(&buf, "https://%s%s", config->tls_server_name, path) < 0) {
+        consul_buf_free(&buf);
+        return -EINVAL;
+    }
+    free(http->base_url);
+    http->base_url = consul_buf_take(&buf, NULL);
+    consul_buf_init(&buf, 4096);
+    if (consul_buf_printf(&buf, "::%s", config->host_port) < 0) {
+        consul_buf_free(&buf);
+        return -EINVAL;
+    }
+    http->resolve = curl_slist_append(NULL, buf.data);
+    consul_buf_free(&buf);
+    return http->resolve && http->base_url ? 0 : -ENOMEM;
+}
+
+int http_new(const struct consul_config *config, unsigned connections, uint64_t (*tick)(void *arg, uint64_t now_ns),
+             void *arg, struct http **ret_http)
+{
+    struct http *http = calloc(1, sizeof(*http));
+    int r;
+
+    if (!http)
+        return -ENOMEM;
+    pthread_once(&curl_once, curl_init_once);
+    pthread_mutex_init(&http->lock, NULL);
+    http->tick = tick;
+    http->tick_arg = arg;
+    http->tls_verify = config->tls_verify;
+    http->https = config->scheme && strcmp(config->scheme, "https") == 0;
+    if ((r = consul_config_base_url(config, &http->base_url)) < 0 ||
+        (r = copy(&http->unix_socket, config->unix_socket)) < 0 ||
+        (r = copy(&http->auth, config->http_auth_user_pass)) < 0 || (r = copy(&http->ca_file, config->ca_file)) < 0 ||
+        (r = copy(&http->ca_path, config->ca_path)) < 0 || (r = copy(&http->client_cert, config->client_cert)) < 0 ||
+        (r = copy(&http->client_key, config->client_key)) < 0 || (r = apply_server_name(http, config)) < 0)
+        goto fail;
+    r = -ENOMEM;
+    if (config->token && *config->token) {
+        size_t size = strlen(config->token) + sizeof("X-Consul-Token: ");
+
+        http->token_header = malloc(size);
+        if (!http->token_header)
+            goto fail;
+        snprintf(http->token_header, size, "X-Consul-Token: %s", config->token);
+    }
+    http->multi = curl_multi_init();
+    if (!http->multi)
+        goto fail;
+    curl_multi_setopt(http->multi, CURLMOPT_MAX_HOST_CONNECTIONS, (long)connections);
+    curl_multi_setopt(http->multi, CURLMOPT_MAXCONNECTS, (long)connections);
+    *ret_http = http;
+    return 0;
+fail:
+    http_destroy(http);
+    return r;
+}
+
+int http_start(struct http *http)
+{
+    int r = -pthread_create(&http->thread, NULL, network_thread, http);
+
+    http->started = r == 0;
+    return r;
+}
+
+void http_stop(struct http *http)
+{
+    if (!http->started)
+        return;
+    pthread_mutex_lock(&http->lock);
+    http->stopping = true;
+    pthread_mutex_unlock(&http->lock);
+    curl_multi_wakeup(http->multi);
+    pthread_join(http->thread, NULL);
+    http->started = false;
+}
+
+void http_free(struct http *http)
+{
+    if (!http)
+        return;
+    http_stop(http);
+    http_destroy(http);
+}

@@ -1,0 +1,428 @@
+#include "kv.h"
+
+#include "base64.h"
+#include "consul.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+static uint64_t realtime_ns(void)
+{
+    struct timespec ts;
+
+    clock_gettime(CLOCK_REALTIME, &ts);
+    return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+/* ---- entries --------------------------------------------------------------------------------------------------- */
+
+static struct consul_kv_entry *entry_alloc(const char *key, size_t key_len, size_t value_len)
+{
+    struct consul_kv_entry *entry;
+
+    if (key_len > UINT32_MAX || value_len > UINT32_MAX)
+        return NULL;
+    entry = malloc(sizeof(*entry) + key_len + value_len + 2);
+    if (!entry)
+        return NULL;
+    memset(entry, 0, sizeof(*entry));
+    entry->refs = 1;
+    entry->key_len = (uint32_t)key_len;
+    entry->value_len = (uint32_t)value_len;
+    memcpy(entry->data, key, key_len);
+    entry->data[key_len] = '\0';
+    entry->data[key_len + 1 + value_len] = '\0';
+    return entry;
+}
+
+struct consul_kv_entry *consul_kv_entry_new(const char *key, size_t key_len, const void *value, size_t value_len)
+{
+    struct consul_kv_entry *entry = entry_alloc(key, key_len, value_len);
+
+    if (!entry)
+        return NULL;
+    if (value_len > 0)
+        memcpy(entry->data + key_len + 1, value, value_len);
+    entry->seen_ns = realtime_ns();
+    return entry;
+}
+
+struct consul_kv_entry *consul_kv_entry_ref(struct consul_kv_entry *entry)
+{
+    __atomic_fetch_add(&entry->refs, 1, __ATOMIC_RELAXED);
+    return entry;
+}
+
+void consul_kv_entry_unref(struct consul_kv_entry *entry)
+{
+    if (entry && __atomic_sub_fetch(&entry->refs, 1, __ATOMIC_ACQ_REL) == 0)
+        free(entry);
+}
+
+/*
+ * Flags is a uint64, but jansson's integers are int64 and a larger literal fails the whole document. So a number from
+ * 2^63 on is rewritten to the negative number with the same bits. `"Flags":` with both quotes bare cannot stand inside
+ * a JSON string.
+ */
+static int rewrite_large_flags(const char *body, struct consul_buf *buf)
+{
+    static const char name[] = "\"Flags\":";
+    const char *found;
+    int r = 0;
+
+    while (r == 0 && (found = strstr(body, name))) {
+        char *end;
+        uint64_t flags;
+
+        found += sizeof(name) - 1;
+        flags = strtoull(found, &end, 10);
+        r = consul_buf_append(buf, body, (size_t)(found - body));
+        if (r == 0)
+            r = consul_buf_printf(buf, "%" PRId64, (int64_t)flags);
+        body = end;
+    }
+    return r < 0 ? r : consul_buf_puts(buf, body);
+}
+
+json_t *kv_json_parse(const char *body, size_t len)
+{
+    json_t *json = json_loadb(body, len, JSON_DECODE_ANY | JSON_ALLOW_NUL, NULL);
+    struct consul_buf buf;
+
+    if (json || !strstr(body, "\"Flags\":"))
+        return json;
+    consul_buf_init(&buf, len * 2 + 64);
+    if (rewrite_large_flags(body, &buf) == 0)
+        json = json_loadb(buf.data, buf.len, JSON_DECODE_ANY | JSON_ALLOW_NUL, NULL);
+    consul_buf_free(&buf);
+    return json;
+}
+
+static uint64_t get_u64(const json_t *object, const char *name)
+{
+    return (uint64_t)json_integer_value(json_object_get(object, name));
+}
+
+int kv_entry_decode(const json_t *object, struct consul_kv_entry **ret_entry)
+{
+    const json_t *key = json_object_get(object, "Key"), *value = json_object_get(object, "Value");
+    const char *session = json_string_value(json_object_get(object, "Session"));
+    size_t value_len = 0, text_len = json_is_string(value) ? json_string_length(value) : 0;
+    struct consul_kv_entry *entry;
+
+    if (!json_is_string(key) || (value && !json_is_string(value) && !json_is_null(value)))
+        return -EIO;
+    entry = entry_alloc(json_string_value(key), json_string_length(key), text_len / 4 * 3);
+    if (!entry)
+        return -ENOMEM;
+    if (text_len > 0 &&
+        base64_decode(json_string_value(value), text_len, entry->data + entry->key_len + 1, &value_len) < 0) {
+        free(entry);
+        return -EIO;
+    }
+    entry->value_len = (uint32_t)value_len;
+    entry->data[entry->key_len + 1 + value_len] = '\0';
+    entry->create_index = get_u64(object, "CreateIndex");
+    entry->modify_index = get_u64(object, "ModifyIndex");
+    entry->lock_index = get_u64(object, "LockIndex");
+    entry->flags = get_u64(object, "Flags");
+    if (session && strlen(session) < sizeof(entry->session))
+        strcpy(entry->session, session);
+    entry->seen_ns = realtime_ns();
+    *ret_entry = entry;
+    return 0;
+}
+
+/* ---- lists ----------------------------------------------------------------------------------------------------- */
+
+static int key_compare(const char *a, size_t a_len, const char *b, size_t b_len)
+{
+    int c = memcmp(a, b, a_len < b_len ? a_len : b_len);
+
+    return c ? c : (a_len > b_len) - (a_len < b_len);
+}
+
+static int entry_compare(const void *a, const void *b)
+{
+    const struct consul_kv_entry *x = *(struct consul_kv_entry *const *)a, *y = *(struct consul_kv_entry *const *)b;
+
+    return key_compare(x->data, x->key_len, y->data, y->key_len);
+}
+
+size_t consul_kv_lower_bound(const struct consul_kv_list *list, const char *key, size_t key_len)
+{
+    size_t low = 0, high = list->n;
+
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        const struct consul_kv_entry *entry = list->entries[middle];
+
+        if (key_compare(entry->data, entry->key_len, key, key_len) < 0)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+struct consul_kv_entry *consul_kv_find(const struct consul_kv_list *list, const char *key, size_t key_len)
+{
+    size_t i = consul_kv_lower_bound(list, key, key_len);
+    struct consul_kv_entry *entry = i < list->n ? list->entries[i] : NULL;
+
+    return entry && entry->key_len == key_len && memcmp(entry->data, key, key_len) == 0 ? entry : NULL;
+}
+
+void kv_list_clear(struct consul_kv_list *list)
+{
+    for (size_t i = 0; i < list->n; i++)
+        consul_kv_entry_unref(list->entries[i]);
+    free(list->entries);
+    *list = (struct consul_kv_list){0};
+}
+
+bool kv_list_same(const struct consul_kv_list *a, const struct consul_kv_list *b)
+{
+    return a->n == b->n && (a->n == 0 || memcmp(a->entries, b->entries, a->n * sizeof(*a->entries)) == 0);
+}
+
+static bool entry_unchanged(const struct consul_kv_entry *old, const struct consul_kv_entry *new)
+{
+    return old->modify_index == new->modify_index && old->create_index == new->create_index &&
+           old->lock_index == new->lock_index && old->flags == new->flags && old->value_len == new->value_len &&
+           strcmp(old->session, new->session) == 0 && memcmp(old->data, new->data, old->key_len + old->value_len + 1) == 0;
+}
+
+/* Both lists are sorted: one walk finds the entries that did not change. */
+static void share_unchanged(const struct consul_kv_list *old, struct consul_kv_list *list)
+{
+    size_t j = 0;
+
+    for (size_t i = 0; i < list->n; i++) {
+        struct consul_kv_entry *new = list->entries[i];
+        int c = -1;
+
+        while (j < old->n && (c = key_compare(old->entries[j]->data, old->entries[j]->key_len, new->data,
+                                              new->key_len)) < 0)
+            j++;
+        if (j == old->n)
+            return;
+        if (c == 0 && entry_unchanged(old->entries[j], new)) {
+            list->entries[i] = consul_kv_entry_ref(old->entries[j]);
+            consul_kv_entry_unref(new);
+        }
+    }
+}
+
+int kv_list_decode(const json_t *array, const struct consul_kv_list *old, struct consul_kv_list *ret_list)
+{
+    struct consul_kv_list list = {0};
+    size_t n = json_array_size(array);
+    bool sorted = true;
+
+    if (array && !json_is_array(array))
+        return -EIO;
+    if (n > 0) {
+        list.entries = calloc(n, sizeof(*list.entries));
+        if (!list.entries)
+            return -ENOMEM;
+    }
+    for (size_t i = 0; i < n; i++) {
+        int r = kv_entry_decode(json_array_get(array, i), &list.entries[i]);
+
+        if (r < 0) {
+            kv_list_clear(&list);
+            return r;
+        }
+        list.n++;
+        if (i > 0 && entry_compare(&list.entries[i - 1], &list.entries[i]) > 0)
+            sorted = false;
+    }
+    if (!sorted)
+        qsort(list.entries, list.n, sizeof(*list.entries), entry_compare);
+    if (old)
+        share_unchanged(old, &list);
+    *ret_list = list;
+    return 0;
+}
+
+int kv_list_patch(const struct consul_kv_list *list, const char *key, struct consul_kv_entry *entry,
+                  struct consul_kv_list *ret_list)
+{
+    size_t key_len = strlen(key), at = consul_kv_lower_bound(list, key, key_len), n = 0;
+    bool present = consul_kv_find(list, key, key_len) != NULL;
+    struct consul_kv_entry **entries = malloc((list->n + 1) * sizeof(*entries));
+
+    if (!entries)
+        return -ENOMEM;
+    for (size_t i = 0; i < at; i++)
+        entries[n++] = consul_kv_entry_ref(list->entries[i]);
+    if (entry)
+        entries[n++] = consul_kv_entry_ref(entry);
+    for (size_t i = at + present; i < list->n; i++)
+        entries[n++] = consul_kv_entry_ref(list->entries[i]);
+    *ret_list = (struct consul_kv_list){.n = n, .entries = entries};
+    return 0;
+}
+
+/* ---- transactions ---------------------------------------------------------------------------------------------- */
+
+/* Decodes one UTF-8 sequence. Returns its length, or 0 where there is none. RFC 3629: no surrogates, no overlongs. */
+static size_t utf8_next(const unsigned char *s, uint32_t *ret_code)
+{
+    static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
+    size_t n = *s < 0x80 ? 1 : *s >= 0xc2 && *s < 0xe0 ? 2 : *s >= 0xe0 && *s < 0xf0 ? 3 : *s >= 0xf0 && *s < 0xf5 ? 4 : 0;
+    uint32_t code;
+
+    if (n == 0)
+        return 0;
+    code = n == 1 ? *s : *s & (0x7fu >> n);
+    for (size_t i = 1; i < n; i++) {
+        if ((s[i] & 0xc0) != 0x80)
+            return 0;
+        code = code << 6 | (s[i] & 0x3f);
+    }
+    if (n > 1 && (code < least[n] || (code >= 0xd800 && code < 0xe000) || code > 0x10ffff))
+        return 0;
+    *ret_code = code;
+    return n;
+}
+
+/* What Consul's check of paths refuses with 400: unprintable characters (Go's unicode.IsPrint, roughly: anything
+ * beyond ASCII may be one, and the transaction takes them all). */
+bool consul_kv_key_valid(const char *key, bool *ret_plain)
+{
+    const unsigned char *s = (const unsigned char *)key;
+    size_t component = 0;
+    bool plain = *key != '\0' && *key != '/';
+
+    for (const char *p = key; plain; p++) {
+        if (*p == '/' || *p == '\0') {
+            const char *begin = p - component;
+
+            /* Go's mux cleans these out of the path; the key would be another one. A trailing slash stays. */
+            if ((component == 0 && *p == '/') || (component == 1 && begin[0] == '.') ||
+                (component == 2 && begin[0] == '.' && begin[1] == '.'))
+                plain = false;
+            component = 0;
+            if (*p == '\0')
+                break;
+        } else {
+            component++;
+        }
+    }
+    while (*s) {
+        uint32_t code;
+        size_t n = utf8_next(s, &code);
+
+        if (n == 0)
+            return false;
+        if (code < 0x20 || code >= 0x7f)
+            plain = false;
+        s += n;
+    }
+    *ret_plain = plain;
+    return true;
+}
+
+static int append_json_string(struct consul_buf *buf, const char *text)
+{
+    int r = consul_buf_append(buf, "\"", 1);
+
+    for (; r == 0 && *text; text++) {
+        unsigned char c = (unsigned char)*text;
+
+        if (c < 0x20 || c == '"' || c == '\\')
+            r = consul_buf_printf(buf, "\\u%04x", c);
+        else
+            r = consul_buf_append(buf, text, 1);
+    }
+    return r < 0 ? r : consul_buf_append(buf, "\"", 1);
+}
+
+static int append_value(struct consul_buf *buf, const void *value, size_t len)
+{
+    char chunk[4096];
+    const char *from = value;
+    int r = consul_buf_puts(buf, ",\"Value\":\"");
+
+    while (r == 0 && len > 0) {
+        size_t part = len < sizeof(chunk) / 4 * 3 ? len : sizeof(chunk) / 4 * 3;
+
+        base64_encode(from, part, chunk);
+        r = consul_buf_append(buf, chunk, base64_encoded_len(part));
+        from += part;
+        len -= part;
+    }
+    return r < 0 ? r : consul_buf_puts(buf, "\"");
+}
+
+static int append_verb(struct consul_buf *buf, const char *verb, const struct consul_kv_op *op, bool set, bool index)
+{
+    int r = consul_buf_printf(buf, "{\"KV\":{\"Verb\":\"%s\",\"Key\":", verb);
+
+    if (r == 0)
+        r = append_json_string(buf, op->key);
+    if (r == 0 && set)
+        r = append_value(buf, op->value, op->value_len);
+    if (r == 0 && set)
+        r = consul_buf_printf(buf, ",\"Flags\":%" PRIu64, op->flags);
+    if (r == 0 && index)
+        r = consul_buf_printf(buf, ",\"Index\":%" PRIu64, op->index);
+    return r < 0 ? r : consul_buf_puts(buf, "}}");
+}
+
+static int append_op(struct consul_buf *buf, const struct consul_kv_op *op)
+{
+    int r;
+
+    switch (op->verb) {
+    case CONSUL_KV_SET:
+        return append_verb(buf, "set", op, true, false);
+    case CONSUL_KV_CAS:
+        return append_verb(buf, "cas", op, true, true);
+    case CONSUL_KV_DELETE:
+        /* The get fails the transaction when there is nothing to delete. */
+        r = append_verb(buf, "get", op, false, false);
+        if (r == 0)
+            r = consul_buf_puts(buf, ",");
+        return r < 0 ? r : append_verb(buf, "delete", op, false, false);
+    case CONSUL_KV_DELETE_CAS:
+        return append_verb(buf, "delete-cas", op, false, true);
+    case CONSUL_KV_CHECK_INDEX:
+        return append_verb(buf, "check-index", op, false, true);
+    case CONSUL_KV_CHECK_NOT_EXISTS:
+        return append_verb(buf, "check-not-exists", op, false, false);
+    }
+    return -EINVAL;
+}
+
+int kv_txn_encode(const struct consul_kv_op *ops, size_t n, char **ret_body, size_t *ret_len)
+{
+    struct consul_buf buf;
+    int r;
+
+    consul_buf_init(&buf, (size_t)256 << 20);
+    r = consul_buf_puts(&buf, "[");
+    for (size_t i = 0; r == 0 && i < n; i++) {
+        bool plain;
+
+        if (!consul_kv_key_valid(ops[i].key, &plain))
+            r = -EINVAL;
+        if (r == 0 && i > 0)
+            r = consul_buf_puts(&buf, ",");
+        if (r == 0)
+            r = append_op(&buf, &ops[i]);
+    }
+    if (r == 0)
+        r = consul_buf_puts(&buf, "]");
+    if (r < 0) {
+        consul_buf_free(&buf);
+        return r;
+    }
+    *ret_body = consul_buf_take(&buf, ret_len);
+    return 0;
+}

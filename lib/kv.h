@@ -1,0 +1,25 @@
+/* KV entries and ordered lists of them, decoded from what /v1/kv and /v1/txn answer. Pure: no I/O, no globals. */
+#ifndef CONSUL_LIB_KV_H
+#define CONSUL_LIB_KV_H
+
+#include "consul.h"
+
+/* Parses an answer with KV entries (NUL-terminated), whatever their Flags. NULL when it is no JSON. */
+json_t *kv_json_parse(const char *body, size_t len);
+/*
+ * Decodes the array that a GET of a key or prefix answers (NULL: nothing there). Entries of `old` that are still at
+ * the same ModifyIndex are shared with it, so that "unchanged" is the same pointer and costs no second copy.
+ */
+int kv_list_decode(const json_t *array, const struct consul_kv_list *old, struct consul_kv_list *ret_list);
+/* One element; session, flags and indices included. */
+int kv_entry_decode(const json_t *object, struct consul_kv_entry **ret_entry);
+/* A copy of the list in which `entry` stands for its key, or, with entry NULL, `key` is gone. */
+int kv_list_patch(const struct consul_kv_list *list, const char *key, struct consul_kv_entry *entry,
+                  struct consul_kv_list *ret_list);
+bool kv_list_same(const struct consul_kv_list *a, const struct consul_kv_list *b);
+void kv_list_clear(struct consul_kv_list *list);
+
+/* The body of PUT /v1/txn. -EINVAL: a key that is no UTF-8. */
+int kv_txn_encode(const struct consul_kv_op *ops, size_t n, char **ret_body, size_t *ret_len);
+
+#endif

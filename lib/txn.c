@@ -1,0 +1,401 @@
+/*
+ * KV writes: one transaction, or, for a value too large for one, a plain PUT and the GET that tells its ModifyIndex.
+ *
+ * A write's struct belongs to the network thread once it is submitted. Limits are those of CONSUL.md, "KV".
+ */
+#include "consul.h"
+#include "cache.h"
+#include "client.h"
+#include "http.h"
+#include "kv.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct write_op {
+    enum consul_kv_verb verb;
+    char *key, *value;
+    size_t value_len;
+    uint64_t flags, index;
+    unsigned first; /* its place in the transaction as sent */
+};
+
+struct write {
+    struct consul *client;
+    char *datacenter; /* NULL: the agent's */
+    struct write_op *ops;
+    size_t n;
+    struct consul_kv_entry **entries;
+    consul_kv_done_fn *done;
+    void *arg;
+};
+
+static void write_free(struct write *write)
+{
+    if (!write)
+        return;
+    for (size_t i = 0; write->ops && i < write->n; i++) {
+        free(write->ops[i].key);
+        free(write->ops[i].value);
+    }
+    for (size_t i = 0; write->entries && i < write->n; i++)
+        consul_kv_entry_unref(write->entries[i]);
+    free(write->ops);
+    free(write->entries);
+    free(write->datacenter);
+    free(write);
+}
+
+static struct write *write_new(struct consul *client, const char *datacenter, const struct consul_kv_op *ops, size_t n,
+                               consul_kv_done_fn *done, void *arg)
+{
+    struct write *write = calloc(1, sizeof(*write));
+    unsigned at = 0;
+
+    if (!write)
+        return NULL;
+    if (!datacenter)
+        datacenter = client->datacenter;
+    write->client = client;
+    write->done = done;
+    write->arg = arg;
+    write->n = n;
+    write->ops = calloc(n, sizeof(*write->ops));
+    write->entries = calloc(n, sizeof(*write->entries));
+    if (!write->ops || !write->entries || (datacenter && !(write->datacenter = strdup(datacenter))))
+        goto fail;
+    for (size_t i = 0; i < n; i++) {
+        struct write_op *op = &write->ops[i];
+
+        op->verb = ops[i].verb;
+        op->flags = ops[i].flags;
+        op->index = ops[i].index;
+        op->value_len = ops[i].value_len;
+        op->first = at;
+        at += ops[i].verb == CONSUL_KV_DELETE ? 2 : 1;
+        op->key = strdup(ops[i].key);
+        op->value = malloc(op->value_len + 1);
+        if (!op->key || !op->value)
+            goto fail;
+        if (op->value_len > 0)
+            memcpy(op->value, ops[i].value, op->value_len);
+    }
+    return write;
+fail:
+    write_free(write);
+    return NULL;
+}
+
+/* ---- answers ---------------------------------------------------------------------------------------------------- */
+
+static void finish(struct write *write, struct consul_answer *answer)
+{
+    write->done(write->arg, answer, write->entries, write->n);
+    write_free(write);
+}
+
+/* What the agent says of one refused operation. Texts: Consul's agent/consul/state/kvs.go and txn.go. */
+static int errno_of_what(const struct write *write, int64_t op_index, const char *what)
+{
+    const struct write_op *op = NULL;
+
+    for (size_t i = 0; i < write->n; i++)
+        if ((int64_t)write->ops[i].first <= op_index)
+            op = &write->ops[i];
+    if (strstr(what, "Permission denied") || strstr(what, "ACL not found"))
+        return -EACCES;
+    if (strstr(what, "doesn't exist"))
+        return op && op->verb == CONSUL_KV_CHECK_INDEX ? -ESTALE : -ENOENT;
+    if (strstr(what, "index is stale") || strstr(what, "current modify index") || strstr(what, "failed index check"))
+        return op && op->verb == CONSUL_KV_CAS && op->index == 0 ? -EEXIST : -ESTALE;
+    if (strstr(what, "exists"))
+        return -EEXIST;
+    if (strstr(what, "invalid key name") || strstr(what, "Missing key"))
+        return -EINVAL;
+    return -EIO;
+}
+
+/* The first refusal of a 409; *ret_what is borrowed from `json`. */
+static int errno_of_refusal(const struct write *write, const json_t *json, const char **ret_what)
+{
+    const json_t *error = json_array_get(json_object_get(json, "Errors"), 0);
+    const char *what = json_string_value(json_object_get(error, "What"));
+
+    if (!what)
+        return -EIO;
+    *ret_what = what;
+    return errno_of_what(write, json_integer_value(json_object_get(error, "OpIndex")), what);
+}
+
+/* A stored entry: what we sent, with the indices that the agent gave it. */
+static struct consul_kv_entry *stored_entry(const struct write_op *op, const struct consul_kv_entry *meta)
+{
+    struct consul_kv_entry *entry = consul_kv_entry_new(op->key, strlen(op->key), op->value, op->value_len);
+
+    if (!entry)
+        return NULL;
+    entry->create_index = meta->create_index;
+    entry->modify_index = meta->modify_index;
+    entry->lock_index = meta->lock_index;
+    entry->flags = meta->flags;
+    memcpy(entry->session, meta->session, sizeof(entry->session));
+    return entry;
+}
+
+static void forget(struct write *write)
+{
+    /* What was stored is not known in detail: have it read again. */
+    cache_expire(write->client->cache, "/v1/kv/");
+}
+
+/* Operations that have no result (deletes) are left out of the array, so it is matched by key. */
+static int take_results(struct write *write, const json_t *json)
+{
+    const json_t *results = json_object_get(json, "Results");
+    size_t at = 0;
+
+    for (size_t i = 0; i < write->n; i++) {
+        struct write_op *op = &write->ops[i];
+        struct consul_kv_entry *meta = NULL;
+        uint64_t removed_index = 0;
+        const json_t *kv = json_object_get(json_array_get(results, at), "KV");
+        const char *key = json_string_value(json_object_get(kv, "Key"));
+
+        if (key && strcmp(key, op->key) == 0 && op->verb != CONSUL_KV_DELETE_CAS &&
+            op->verb != CONSUL_KV_CHECK_NOT_EXISTS) {
+            if (kv_entry_decode(kv, &meta) < 0)
+                return -EIO;
+            at++;
+        }
+        switch (op->verb) {
+        case CONSUL_KV_SET:
+        case CONSUL_KV_CAS:
+            write->entries[i] = meta ? stored_entry(op, meta) : NULL;
+            if (!write->entries[i]) {
+                consul_kv_entry_unref(meta);
+                return -EIO;
+            }
+            cache_apply_kv(write->client->cache, write->datacenter, op->key, write->entries[i], 0);
+            break;
+        case CONSUL_KV_DELETE:
+        case CONSUL_KV_DELETE_CAS:
+            removed_index = meta ? meta->modify_index : op->index;
+            cache_apply_kv(write->client->cache, write->datacenter, op->key, NULL, removed_index);
+            break;
+        case CONSUL_KV_CHECK_INDEX:
+        case CONSUL_KV_CHECK_NOT_EXISTS:
+            break;
+        }
+        consul_kv_entry_unref(meta);
+    }
+    return 0;
+}
+
+static void on_txn(struct http_request *request)
+{
+    struct write *write = request->arg;
+    const char *what = request->answer.data ? request->answer.data : "";
+    json_t *json = NULL;
+    struct consul_answer answer = {.status = request->status, .method = request->method, .path = request->path};
+
+    answer.err = http_errno(request);
+    if (request->net == CONSUL_NET_OK && (request->status == 200 || request->status == 409))
+        json = kv_json_parse(what, request->answer.len);
+    if (json && request->status == 409) {
+        answer.err = errno_of_refusal(write, json, &what);
+    } else if (request->net == CONSUL_NET_OK && request->status == 200) {
+        /* It is stored; if we can't tell what, it has to be read again. */
+        if (!json || take_results(write, json) < 0)
+            forget(write);
+    } else if (answer.err != -EACCES && answer.err != -EINVAL) {
+        forget(write); /* a time-out may have stored it */
+    }
+    answer.body = what;
+    answer.body_len = strlen(what);
+    cache_note_contact(write->client->cache, request, answer.err);
+    finish(write, &answer);
+    json_decref(json);
+    http_request_free(request);
+}
+
+/* ---- values too large for a transaction --------------------------------------------------------------------- */
+
+static void on_reread(struct http_request *request)
+{
+    struct write *write = request->arg;
+    struct consul_answer answer = {
+        .status = request->status, .method = "PUT", .path = request->path, .body = "", .body_len = 0};
+    json_t *json = NULL;
+
+    if (request->net == CONSUL_NET_OK && request->status == 200)
+        json = kv_json_parse(request->answer.data ? request->answer.data : "", request->answer.len);
+    /* Also when somebody has replaced it since: what is there now is newer than what we stored. */
+    if (json && kv_entry_decode(json_array_get(json, 0), &write->entries[0]) == 0)
+        cache_apply_kv(write->client->cache, write->datacenter, write->ops[0].key, write->entries[0], 0);
+    else
+        forget(write);
+    cache_note_contact(write->client->cache, request, 0);
+    finish(write, &answer);
+    json_decref(json);
+    http_request_free(request);
+}
+
+static int plain_path(const struct write *write, bool with_put_parameters, char **ret_path)
+{
+    const struct write_op *op = &write->ops[0];
+    char separator = '?';
+    struct consul_buf buf;
+    char *path;
+    int r;
+
+    consul_buf_init(&buf, 1 << 20);
+    r = consul_buf_puts(&buf, "/v1/kv/");
+    if (r == 0)
+        r = consul_buf_append_urlencoded(&buf, op->key, strlen(op->key), "/");
+    if (r == 0 && with_put_parameters) {
+        r = consul_buf_printf(&buf, "?flags=%" PRIu64, op->flags);
+        separator = '&';
+        if (r == 0 && op->verb == CONSUL_KV_CAS)
+            r = consul_buf_printf(&buf, "&cas=%" PRIu64, op->index);
+    }
+    if (r == 0 && write->datacenter) {
+        r = consul_buf_printf(&buf, "%cdc=", separator);
+        if (r == 0)
+            r = consul_buf_append_urlencoded(&buf, write->datacenter, strlen(write->datacenter), NULL);
+    }
+    path = r == 0 ? consul_buf_take(&buf, NULL) : NULL;
+    if (path)
+        r = client_path(write->client, path, ret_path);
+    free(path);
+    consul_buf_free(&buf);
+    return r;
+}
+
+static struct http_request *write_request(struct write *write, const char *method, void (*done)(struct http_request *))
+{
+    struct http_request *request = http_request_new(method, NULL);
+
+    if (!request)
+        return NULL;
+    request->intent = strcmp(method, "GET") == 0 ? CONSUL_READ : CONSUL_WRITE;
+    request->max_answer = (size_t)64 << 20;
+    request->deadline_ns = consul_now_ns() + write->client->options.timeout_ms * 1000000;
+    request->done = done;
+    request->arg = write;
+    return request;
+}
+
+static void on_put(struct http_request *request)
+{
+    struct write *write = request->arg;
+    const char *body = request->answer.data ? request->answer.data : "";
+    struct http_request *reread = NULL;
+    struct consul_answer answer = {.status = request->status, .method = request->method, .path = request->path,
+                                   .body = body, .body_len = request->answer.len};
+
+    answer.err = http_errno(request);
+    cache_note_contact(write->client->cache, request, answer.err);
+    if (answer.err == 0 && strncmp(body, "true", 4) != 0)
+        answer.err = write->ops[0].verb == CONSUL_KV_CAS && write->ops[0].index == 0 ? -EEXIST : -ESTALE;
+    if (answer.err == 0) {
+        reread = write_request(write, "GET", on_reread);
+        if (reread && plain_path(write, false, &reread->path) < 0) {
+            http_request_free(reread);
+            reread = NULL;
+        }
+    }
+    if (reread) {
+        http_submit(write->client->http, reread);
+    } else {
+        if (answer.err != -EACCES)
+            forget(write);
+        finish(write, &answer);
+    }
+    http_request_free(request);
+}
+
+static int submit_put(struct write *write)
+{
+    struct http_request *request = write_request(write, "PUT", on_put);
+    int r;
+
+    if (!request)
+        return -ENOMEM;
+    r = plain_path(write, true, &request->path);
+    if (r < 0) {
+        http_request_free(request);
+        return r;
+    }
+    request->body = write->ops[0].value;
+    request->body_len = write->ops[0].value_len;
+    request->content_type = "application/octet-stream";
+    write->ops[0].value = NULL; /* the request's now */
+    http_submit(write->client->http, request);
+    return 0;
+}
+
+static int submit_txn(struct write *write, char **body, size_t len)
+{
+    struct http_request *request = write_request(write, "PUT", on_txn);
+    struct consul_buf buf;
+    int r;
+
+    if (!request)
+        return -ENOMEM;
+    consul_buf_init(&buf, 4096);
+    r = consul_buf_puts(&buf, "/v1/txn");
+    if (r == 0 && write->datacenter) {
+        r = consul_buf_puts(&buf, "?dc=");
+        if (r == 0)
+            r = consul_buf_append_urlencoded(&buf, write->datacenter, strlen(write->datacenter), NULL);
+    }
+    if (r == 0)
+        r = client_path(write->client, buf.data, &request->path);
+    consul_buf_free(&buf);
+    if (r < 0) {
+        http_request_free(request);
+        return r;
+    }
+    request->body = *body;
+    request->body_len = len;
+    *body = NULL;
+    http_submit(write->client->http, request);
+    return 0;
+}
+
+int consul_kv_txn(struct consul *client, const char *datacenter, const struct consul_kv_op *ops, size_t n,
+                  consul_kv_done_fn *done, void *arg)
+{
+    size_t len, max_value = atomic_load(&client->kv_max_value), sent = 0;
+    struct write *write;
+    char *body = NULL;
+    bool plain;
+    int r;
+
+    for (size_t i = 0; i < n; i++) {
+        sent += ops[i].verb == CONSUL_KV_DELETE ? 2 : 1;
+        if (ops[i].value_len > max_value)
+            return -EFBIG;
+    }
+    if (n == 0 || sent > atomic_load(&client->txn_max_ops))
+        return n == 0 ? -EINVAL : -EFBIG;
+    r = kv_txn_encode(ops, n, &body, &len);
+    if (r < 0)
+        return r;
+    write = write_new(client, datacenter, ops, n, done, arg);
+    if (!write)
+        r = -ENOMEM;
+    else if (len <= max_value)
+        r = submit_txn(write, &body, len);
+    else if (n == 1 && (ops->verb == CONSUL_KV_SET || ops->verb == CONSUL_KV_CAS) &&
+             consul_kv_key_valid(ops->key, &plain) && plain)
+        r = submit_put(write);
+    else
+        r = -EFBIG;
+    free(body);
+    if (r < 0)
+        write_free(write);
+    return r;
+}
