@@ -1,0 +1,32 @@
+/* What the node kinds share: reading an answer about something by its name, and showing what a view made of it. */
+#ifndef CONSULFS_ANSWER_H
+#define CONSULFS_ANSWER_H
+
+#include "tree.h"
+
+/* prefix, name (percent-encoded, whatever is in it), suffix: "/v1/health/service/", "a/b", "?passing". NULL: no memory
+ */
+char *answer_path(const char *prefix, const char *name, const char *suffix);
+
+/* op_read() of a JSON document at that path. */
+int answer_read(struct op *op, const char *prefix, const char *name, const char *suffix, unsigned flags,
+                struct consul_snapshot **ret_snapshot);
+
+/* The bytes that a view made of the snapshot; takes the data. */
+int answer_show(struct found *found, const struct consul_snapshot *snapshot, char *data, size_t len);
+/* The whole of what is part of the snapshot; -ENOENT for NULL. */
+int answer_show_document(struct found *found, const struct consul_snapshot *snapshot, const json_t *json);
+
+/*
+ * Emits a file whose document is part of the snapshot. A name that cannot be a file (`r`, from encoding it) is left
+ * out and counted; other errors are returned.
+ */
+int answer_list_document(struct op *op, struct lister *lister, int r, const char *name,
+                         const struct consul_snapshot *snapshot, const json_t *json, const struct kind *kind);
+
+/* The node of this mount's agent, if what the mount shows is the agent's datacenter; the caller frees it. Or NULL. */
+char *answer_local_node(struct fs *fs);
+/* The datacenter that the mount shows; the caller frees it. NULL while it is not known. */
+char *answer_datacenter(struct fs *fs);
+
+#endif

@@ -1,0 +1,84 @@
+/*
+ * checks/: every file is a view of one resource, /v1/health/state/any. A directory's name is the state that it shows.
+ */
+#include "checks.h"
+
+#include "answer.h"
+#include "view.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+static int read_checks(struct op *op, struct consul_snapshot **ret_snapshot)
+{
+    return op_read(op, "/v1/health/state/any", CONSUL_JSON, CONSUL_BLOCKS, 0, ret_snapshot);
+}
+
+static int find_summary(struct op *op, struct inode *dir, const char *name, struct found *found)
+{
+    struct consul_snapshot *snapshot;
+    size_t len;
+    char *data;
+    int r = read_checks(op, &snapshot);
+
+    (void)dir, (void)name;
+    if (r == 0)
+        r = view_checks_summary(snapshot->json, &data, &len);
+    return r < 0 ? r : answer_show(found, snapshot, data, len);
+}
+
+static int find_check(struct op *op, struct inode *dir, const char *name, struct found *found)
+{
+    struct consul_snapshot *snapshot;
+    char id[NAME_SIZE], node[NAME_SIZE], *local = answer_local_node(op->fs);
+    int r = view_owned_parse(name, local, NULL, id, node);
+
+    free(local);
+    if (r == 0)
+        r = read_checks(op, &snapshot);
+    if (r < 0)
+        return r;
+    return answer_show_document(found, snapshot, view_find_check(snapshot->json, dir->kind->name, id, node));
+}
+
+static int list_checks(struct op *op, struct inode *dir, struct lister *lister);
+
+static const struct kind kind_check = {.mode = S_IFREG | 0444, .find = find_check, .list = list_checks};
+
+static int list_checks(struct op *op, struct inode *dir, struct lister *lister)
+{
+    struct consul_snapshot *snapshot;
+    char name[NAME_SIZE], *local;
+    json_t *check;
+    size_t i;
+    int r = read_checks(op, &snapshot);
+
+    if (r < 0)
+        return r;
+    local = answer_local_node(op->fs);
+    json_array_foreach(snapshot->json, i, check)
+    {
+        if (!view_check_is(check, dir->kind->name))
+            continue;
+        r = view_owned_name(view_string(check, "CheckID"), view_string(check, "Node"), local, NULL, name);
+        r = answer_list_document(op, lister, r, name, snapshot, check, &kind_check);
+        if (r < 0)
+            break;
+    }
+    free(local);
+    return r;
+}
+
+static const struct kind *const state_rows[] = {&kind_check, NULL};
+
+static const struct kind kind_any = {.name = "any", .mode = S_IFDIR | 0555, .rows = state_rows};
+static const struct kind kind_passing = {.name = "passing", .mode = S_IFDIR | 0555, .rows = state_rows};
+static const struct kind kind_warning = {.name = "warning", .mode = S_IFDIR | 0555, .rows = state_rows};
+static const struct kind kind_critical = {.name = "critical", .mode = S_IFDIR | 0555, .rows = state_rows};
+static const struct kind kind_summary = {.name = "summary", .mode = S_IFREG | 0444, .find = find_summary};
+
+static const struct kind *const checks_rows[] = {
+    &kind_any, &kind_passing, &kind_warning, &kind_critical, &kind_summary, NULL,
+};
+
+const struct kind kind_checks = {.name = "checks", .mode = S_IFDIR | 0555, .rows = checks_rows};

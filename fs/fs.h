@@ -1,0 +1,97 @@
+/*
+ * One mount: what its parts share. Constant once main.c has set it up, save what has a lock of its own.
+ *
+ * Lock order, outermost first: handle.lock, op.lock, notify.lock, inode_table.lock, gate.lock, the library's. No lock
+ * is held across a reply, a notification or a callback.
+ */
+#ifndef CONSULFS_FS_H
+#define CONSULFS_FS_H
+
+#include "gate.h"
+#include "inode.h"
+#include "made.h"
+#include "options.h"
+#include "phantom.h"
+#include "refusals.h"
+
+#include <consul.h>
+#include <stdatomic.h>
+
+struct notify;
+
+/* Upcalls from the kernel and what came of them; see .consulfs/stats. */
+enum counter {
+    COUNT_LOOKUP,
+    COUNT_GETATTR,
+    COUNT_SETATTR,
+    COUNT_OPEN,
+    COUNT_READ,
+    COUNT_WRITE,
+    COUNT_FLUSH,
+    COUNT_RELEASE,
+    COUNT_FSYNC,
+    COUNT_OPENDIR,
+    COUNT_READDIR,
+    COUNT_CREATE,
+    COUNT_UNLINK,
+    COUNT_MKDIR,
+    COUNT_RMDIR,
+    COUNT_RENAME,
+    COUNT_XATTR,
+    COUNT_FORGET,
+    COUNT_STATFS,
+    COUNT_PARKED,
+    COUNT_INTERRUPTED,
+    COUNT_TIMED_OUT,
+    COUNT_NOTIFIED,
+    COUNT_NAMES_TOO_LONG,
+    COUNTERS,
+};
+
+extern const char *const counter_names[COUNTERS];
+
+/* What the agent said of itself when it was first reached. Guarded by `lock`; strings are only set, never changed. */
+struct agent_facts {
+    pthread_mutex_t lock;
+    char *node, *datacenter, *version;
+    char *address; /* of the agent's node, to tell loopback */
+    pthread_cond_t stopped;
+    bool stopping;     /* guarded by lock */
+    pthread_t thread;  /* of delay_connect; main's */
+    bool running;      /* main's */
+};
+
+struct fs {
+    struct options *options;
+    struct consul *consul;
+    bool has_token;
+    char *consul_address; /* for people: where the agent is */
+    struct inode_table inodes;
+    struct gate gate;
+    struct notify *notify;
+    struct refusals refusals;
+    pthread_mutex_t open_lock;
+    struct handle *handles;  /* guarded by open_lock: every one there is */
+    struct dir_handle *dirs; /* likewise */
+    struct phantoms phantoms;
+    struct made made;
+    struct agent_facts agent;
+    struct fastest *fastest;
+    struct inode *top;   /* the root of all: the tree's own table */
+    struct inode *root;  /* what is mounted: top, or below it with root= */
+    struct inode *self;  /* .consulfs */
+    void (*on_usable)(struct fs *fs); /* called once the kernel has accepted the mount */
+    uint64_t mounted_ns; /* CLOCK_REALTIME */
+    _Atomic uint64_t counters[COUNTERS];
+    atomic_uint ops; /* operations that exist now */
+};
+
+static inline void fs_count(struct fs *fs, enum counter counter)
+{
+    atomic_fetch_add_explicit(&fs->counters[counter], 1, memory_order_relaxed);
+}
+
+/* The name of the node that this mount's agent is, counted by the caller's free(), or NULL while it is not known. */
+char *fs_agent_node(struct fs *fs);
+
+#endif

@@ -1,0 +1,284 @@
+#include "handle.h"
+
+#include "content.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct handle *handle_new(struct fs *fs, struct inode *inode, unsigned flags, pid_t pid, struct content *content)
+{
+    struct handle *handle = calloc(1, sizeof(*handle));
+
+    if (!handle)
+        return NULL;
+    handle->fs = fs;
+    handle->inode = inode_ref(&fs->inodes, inode);
+    handle->flags = flags;
+    handle->pid = pid;
+    handle->refs = 1;
+    handle->content = content ? content_ref(content) : NULL;
+    pthread_mutex_init(&handle->lock, NULL);
+    pthread_mutex_lock(&fs->open_lock);
+    handle->next = fs->handles;
+    if (fs->handles)
+        fs->handles->prev = handle;
+    fs->handles = handle;
+    pthread_mutex_unlock(&fs->open_lock);
+    return handle;
+}
+
+struct handle *handle_ref(struct handle *handle)
+{
+    pthread_mutex_lock(&handle->lock);
+    handle->refs++;
+    pthread_mutex_unlock(&handle->lock);
+    return handle;
+}
+
+static void handle_free(struct handle *handle)
+{
+    struct fs *fs = handle->fs;
+
+    pthread_mutex_lock(&fs->open_lock);
+    if (handle->prev)
+        handle->prev->next = handle->next;
+    else
+        fs->handles = handle->next;
+    if (handle->next)
+        handle->next->prev = handle->prev;
+    pthread_mutex_unlock(&fs->open_lock);
+    content_unref(handle->content);
+    inode_unref(&fs->inodes, handle->inode);
+    free(handle->data);
+    pthread_mutex_destroy(&handle->lock);
+    free(handle);
+}
+
+void handle_unref(struct handle *handle)
+{
+    bool last;
+
+    if (!handle)
+        return;
+    pthread_mutex_lock(&handle->lock);
+    last = --handle->refs == 0;
+    pthread_mutex_unlock(&handle->lock);
+    if (last)
+        handle_free(handle);
+}
+
+void handle_free_all(struct fs *fs)
+{
+    while (fs->handles)
+        handle_free(fs->handles);
+}
+
+/* ---- the value; handle.lock is held ------------------------------------------------------------------------------ */
+
+static int reserve(struct handle *handle, size_t len)
+{
+    size_t cap = handle->cap ? handle->cap : 4096;
+    char *data;
+
+    if (len <= handle->cap)
+        return 0;
+    while (cap < len)
+        cap *= 2;
+    data = realloc(handle->data, cap);
+    if (!data)
+        return -ENOMEM;
+    handle->data = data;
+    handle->cap = cap;
+    return 0;
+}
+
+/* Starts from the value that is there. */
+static int load(struct handle *handle)
+{
+    size_t len = handle->content && !handle->replaces && !handle_appends(handle) ? handle->content->len : 0;
+    int r;
+
+    if (handle->data)
+        return 0;
+    r = reserve(handle, len > 0 ? len : 1);
+    if (r < 0)
+        return r;
+    if (len > 0)
+        memcpy(handle->data, handle->content->data, len);
+    handle->len = len;
+    return 0;
+}
+
+static int resize(struct handle *handle, uint64_t len, size_t max)
+{
+    int r;
+
+    if (len > max)
+        return -EFBIG;
+    r = load(handle);
+    if (r == 0)
+        r = reserve(handle, (size_t)len);
+    if (r < 0)
+        return r;
+    if (len > handle->len)
+        memset(handle->data + handle->len, 0, (size_t)len - handle->len);
+    handle->len = (size_t)len;
+    return 0;
+}
+
+int handle_write(struct handle *handle, const char *data, size_t len, uint64_t offset, size_t max)
+{
+    int r;
+
+    pthread_mutex_lock(&handle->lock);
+    r = handle->refused ? handle->refused : load(handle);
+    if (r == 0 && handle_appends(handle))
+        offset = handle->len;
+    if (r == 0 && (len > max || offset > max - len))
+        r = -EFBIG;
+    if (r == 0 && offset + len > handle->len)
+        r = resize(handle, offset + len, max);
+    if (r == 0) {
+        memcpy(handle->data + offset, data, len);
+        handle->dirty = true;
+    }
+    pthread_mutex_unlock(&handle->lock);
+    return r;
+}
+
+int handle_truncate(struct handle *handle, uint64_t len, size_t max)
+{
+    int r;
+
+    pthread_mutex_lock(&handle->lock);
+    r = resize(handle, len, max);
+    if (r == 0)
+        handle->dirty = true;
+    pthread_mutex_unlock(&handle->lock);
+    return r;
+}
+
+int handle_read(struct handle *handle, uint64_t offset, size_t size, char **ret_data, size_t *ret_len)
+{
+    const char *from;
+    char *copy = NULL;
+    size_t len;
+
+    pthread_mutex_lock(&handle->lock);
+    if (handle->data && !handle_appends(handle)) {
+        from = handle->data;
+        len = handle->len;
+    } else {
+        from = handle->content && !handle->replaces ? handle->content->data : NULL;
+        len = from ? handle->content->len : 0;
+    }
+    len = offset < len ? len - (size_t)offset : 0;
+    if (len > size)
+        len = size;
+    if (len > 0) {
+        copy = malloc(len);
+        if (copy)
+            memcpy(copy, from + offset, len);
+    }
+    pthread_mutex_unlock(&handle->lock);
+    if (len > 0 && !copy)
+        return -ENOMEM;
+    *ret_data = copy;
+    *ret_len = len;
+    return 0;
+}
+
+void handle_refuse(struct handle *handle, int err)
+{
+    pthread_mutex_lock(&handle->lock);
+    handle->refused = err;
+    handle->dirty = false;
+    pthread_mutex_unlock(&handle->lock);
+}
+
+size_t handle_len(struct handle *handle)
+{
+    size_t len;
+
+    pthread_mutex_lock(&handle->lock);
+    len = handle->content && !handle->replaces && (!handle->data || handle_appends(handle)) ? handle->content->len : 0;
+    if (handle->data)
+        len += handle->len;
+    pthread_mutex_unlock(&handle->lock);
+    return len;
+}
+
+/* ---- storing ----------------------------------------------------------------------------------------------------- */
+
+/* handle.lock is held. The value as it is now; appended bytes are handed over, so that each is stored once. */
+static int take_value(struct handle *handle, char **ret_data, size_t *ret_len)
+{
+    char *data;
+
+    if (handle_appends(handle)) {
+        *ret_data = handle->data;
+        *ret_len = handle->len;
+        handle->data = NULL;
+        handle->len = handle->cap = 0;
+        return 0;
+    }
+    data = malloc(handle->len + 1);
+    if (!data)
+        return -ENOMEM;
+    if (handle->len > 0)
+        memcpy(data, handle->data, handle->len);
+    *ret_data = data;
+    *ret_len = handle->len;
+    return 0;
+}
+
+int handle_begin_store(struct handle *handle, struct op *op, char **ret_data, size_t *ret_len)
+{
+    int r = 0;
+
+    pthread_mutex_lock(&handle->lock);
+    if (handle->storing) {
+        struct op **end = &handle->queue;
+
+        while (*end)
+            end = &(*end)->next;
+        op->next = NULL;
+        *end = op;
+        r = -EINPROGRESS;
+    } else if (handle->dirty) {
+        r = take_value(handle, ret_data, ret_len);
+        if (r == 0) {
+            handle->storing = true;
+            handle->dirty = false; /* a refused value is not tried again behind the writer's back */
+            r = 1;
+        }
+    }
+    pthread_mutex_unlock(&handle->lock);
+    return r;
+}
+
+void handle_end_store(struct handle *handle, int err, struct content *content)
+{
+    struct content *old = NULL;
+    struct op *queue;
+
+    pthread_mutex_lock(&handle->lock);
+    handle->storing = false;
+    if (err == 0) {
+        old = handle->content;
+        handle->content = content ? content_ref(content) : NULL;
+    }
+    queue = handle->queue;
+    handle->queue = NULL;
+    pthread_mutex_unlock(&handle->lock);
+    content_unref(old);
+    while (queue) {
+        struct op *next = queue->next;
+
+        queue->next = NULL;
+        op_wake(queue);
+        queue = next;
+    }
+}

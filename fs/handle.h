@@ -1,0 +1,70 @@
+/*
+ * Open files. A descriptor for reading a known version needs no handle: its inode has the bytes. A handle is made for
+ *  - writing: the new value is gathered here until it is complete and then stored whole;
+ *  - bytes that are made at each open, and opens while another descriptor is writing: the bytes of that moment.
+ *
+ * When a value is stored: by the write() that completes it, so that the shell learns of a refusal (it ignores what
+ * close() returns), else by fsync() and close(). A write is taken for complete when the node kind can tell (a JSON
+ * document) or when its length is no multiple of 512: programs that write in pieces use full buffers. A descriptor of
+ * which this was wrong once (it went on writing) stores on close() from then on.
+ */
+#ifndef CONSULFS_HANDLE_H
+#define CONSULFS_HANDLE_H
+
+#include "op.h"
+
+struct content;
+
+struct handle {
+    struct fs *fs;
+    struct inode *inode; /* counted, constant */
+    unsigned flags;      /* of open, constant */
+    pid_t pid;           /* who opened it, constant */
+    struct handle *prev, *next; /* guarded by fs.open_lock */
+
+    pthread_mutex_t lock;
+    /* guarded by lock */
+    uint32_t refs;
+    struct content *content; /* what was there when it was opened, and after each store what is there now; or NULL */
+    char *data;              /* the value being written, or with O_APPEND the new bytes; NULL: no change */
+    size_t len, cap;
+    bool replaces; /* opened with O_TRUNC, or created: the old value does not matter */
+    bool dirty;    /* data (or its absence) is to be stored */
+    bool stored_by_write;
+    int refused;             /* why nothing of this descriptor will be stored any more; 0 */
+    bool storing;    /* an operation is storing; the others queue */
+    struct op *queue;
+};
+
+struct handle *handle_new(struct fs *fs, struct inode *inode, unsigned flags, pid_t pid, struct content *content);
+struct handle *handle_ref(struct handle *handle);
+void handle_unref(struct handle *handle); /* NULL is fine */
+/* Frees those that the kernel did not release before the mount ended. No other thread may be left. */
+void handle_free_all(struct fs *fs);
+
+/* What is written goes behind what is there at that moment. Constant once it is open. */
+static inline bool handle_appends(const struct handle *handle)
+{
+    return handle->flags & 02000 /* O_APPEND */ && !handle->replaces;
+}
+
+static inline bool handle_writes(const struct handle *handle) { return (handle->flags & 3 /* O_ACCMODE */) != 0; }
+
+/* Puts bytes at offset; beyond the end the gap is zeros. -EFBIG above max, -ENOMEM. */
+int handle_write(struct handle *handle, const char *data, size_t len, uint64_t offset, size_t max);
+int handle_truncate(struct handle *handle, uint64_t len, size_t max);
+/* What a read through this descriptor sees; the caller frees *ret_data. */
+int handle_read(struct handle *handle, uint64_t offset, size_t size, char **ret_data, size_t *ret_len);
+/* A write was refused (err < 0): what is left of the value is not to be stored behind the writer's back. */
+void handle_refuse(struct handle *handle, int err);
+size_t handle_len(struct handle *handle);
+
+/*
+ * 0: there is nothing to store. 1: the operation is to store *ret_data (the caller's). -EINPROGRESS: it was queued
+ * behind another one and is woken when that is done. -ENOMEM.
+ */
+int handle_begin_store(struct handle *handle, struct op *op, char **ret_data, size_t *ret_len);
+/* `content` (or NULL) is what is there now; err is how it ended. Wakes the queue: hold no lock. */
+void handle_end_store(struct handle *handle, int err, struct content *content);
+
+#endif

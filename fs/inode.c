@@ -1,0 +1,426 @@
+#include "inode.h"
+
+#include "content.h"
+
+#include <consul.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+int inode_table_init(struct inode_table *table)
+{
+    *table = (struct inode_table){.bucket_n = 1024};
+    table->buckets = calloc(table->bucket_n, sizeof(*table->buckets));
+    if (!table->buckets)
+        return -ENOMEM;
+    pthread_mutex_init(&table->lock, NULL);
+    return 0;
+}
+
+/* ---- the table by name; table.lock is held throughout ------------------------------------------------------------ */
+
+static struct inode **bucket_of(struct inode_table *table, const struct inode *parent, const char *name)
+{
+    uint64_t hash = 0xcbf29ce484222325u ^ parent->number;
+
+    for (; *name; name++)
+        hash = (hash ^ (unsigned char)*name) * 0x100000001b3u;
+    return &table->buckets[(hash ^ hash >> 32) % table->bucket_n];
+}
+
+static struct inode *find(struct inode_table *table, const struct inode *parent, const char *name)
+{
+    struct inode *inode = *bucket_of(table, parent, name);
+
+    while (inode && (inode->parent != parent || strcmp(inode->name, name) != 0))
+        inode = inode->next_in_bucket;
+    return inode;
+}
+
+static void grow(struct inode_table *table)
+{
+    size_t old_n = table->bucket_n;
+    struct inode **old = table->buckets, **buckets = calloc(old_n * 2, sizeof(*buckets));
+
+    if (!buckets)
+        return; /* longer chains, that is all */
+    table->buckets = buckets;
+    table->bucket_n = old_n * 2;
+    for (size_t i = 0; i < old_n; i++) {
+        while (old[i]) {
+            struct inode *inode = old[i], **bucket = bucket_of(table, inode->parent, inode->name);
+
+            old[i] = inode->next_in_bucket;
+            inode->next_in_bucket = *bucket;
+            *bucket = inode;
+        }
+    }
+    free(old);
+}
+
+static void attach(struct inode_table *table, struct inode *inode)
+{
+    struct inode **bucket;
+
+    if (table->n >= table->bucket_n)
+        grow(table);
+    bucket = bucket_of(table, inode->parent, inode->name);
+    inode->next_in_bucket = *bucket;
+    *bucket = inode;
+    inode->current = true;
+    table->n++;
+}
+
+static void detach(struct inode_table *table, struct inode *inode)
+{
+    struct inode **at;
+
+    if (!inode->current || !inode->parent)
+        return;
+    at = bucket_of(table, inode->parent, inode->name);
+    while (*at != inode)
+        at = &(*at)->next_in_bucket;
+    *at = inode->next_in_bucket;
+    inode->next_in_bucket = NULL;
+    inode->current = false;
+    table->n--;
+}
+
+/* ---- what it rests on; table.lock is held ----------------------------------------------------------------------- */
+
+/* The head of the list hangs in the resource's user slot. Returns the resource for the caller to give back. */
+static struct consul_resource *stop_resting(struct inode *inode)
+{
+    struct consul_resource *resource = inode->rests_on;
+
+    if (!resource)
+        return NULL;
+    if (inode->rest_prev)
+        inode->rest_prev->rest_next = inode->rest_next;
+    else
+        *consul_resource_user(resource) = inode->rest_next;
+    if (inode->rest_next)
+        inode->rest_next->rest_prev = inode->rest_prev;
+    inode->rest_prev = inode->rest_next = NULL;
+    inode->rests_on = NULL;
+    return resource;
+}
+
+void inode_rest_on(struct inode_table *table, struct inode *inode, struct consul_resource *resource)
+{
+    struct consul_resource *old = NULL;
+
+    if (resource)
+        consul_resource_ref(resource);
+    pthread_mutex_lock(&table->lock);
+    if (inode->rests_on == resource) {
+        old = resource;
+    } else {
+        old = stop_resting(inode);
+        if (resource) {
+            struct inode *head = *consul_resource_user(resource);
+
+            inode->rests_on = resource;
+            inode->rest_next = head;
+            if (head)
+                head->rest_prev = inode;
+            *consul_resource_user(resource) = inode;
+        }
+    }
+    pthread_mutex_unlock(&table->lock);
+    consul_resource_unref(old);
+}
+
+int inode_resting_on(struct inode_table *table, struct consul_resource *resource, struct inode ***ret_inodes,
+                     size_t *ret_n)
+{
+    struct inode **inodes = NULL;
+    size_t n = 0;
+
+    pthread_mutex_lock(&table->lock);
+    for (struct inode *i = *consul_resource_user(resource); i; i = i->rest_next)
+        n++;
+    if (n > 0) {
+        inodes = malloc(n * sizeof(*inodes));
+        if (!inodes) {
+            pthread_mutex_unlock(&table->lock);
+            return -ENOMEM;
+        }
+        n = 0;
+        for (struct inode *i = *consul_resource_user(resource); i; i = i->rest_next) {
+            i->refs++;
+            inodes[n++] = i;
+        }
+    }
+    pthread_mutex_unlock(&table->lock);
+    *ret_inodes = inodes;
+    *ret_n = n;
+    return 0;
+}
+
+/* ---- lifetime --------------------------------------------------------------------------------------------------- */
+
+static struct inode *alloc(struct inode_table *table, const struct kind *kind, struct inode *parent, const char *name)
+{
+    struct inode *inode = calloc(1, sizeof(*inode));
+
+    if (!inode)
+        return NULL;
+    inode->name = strdup(name);
+    if (!inode->name) {
+        free(inode);
+        return NULL;
+    }
+    inode->kind = kind;
+    inode->parent = parent;
+    inode->refs = 1;
+    inode->number = ++table->last_number;
+    if (parent)
+        parent->refs++;
+    inode->next = table->all;
+    if (table->all)
+        table->all->prev = inode;
+    table->all = inode;
+    return inode;
+}
+
+static void free_inode(struct inode *inode)
+{
+    content_unref(inode->content);
+    free(inode->name);
+    free(inode);
+}
+
+/* Drops one reference and, in turn, those of the parents that only it held. */
+static void put(struct inode_table *table, struct inode *inode)
+{
+    while (inode) {
+        struct consul_resource *resource;
+        struct inode *parent;
+
+        pthread_mutex_lock(&table->lock);
+        if (--inode->refs > 0) {
+            pthread_mutex_unlock(&table->lock);
+            return;
+        }
+        detach(table, inode);
+        resource = stop_resting(inode);
+        parent = inode->parent;
+        if (inode->prev)
+            inode->prev->next = inode->next;
+        else
+            table->all = inode->next;
+        if (inode->next)
+            inode->next->prev = inode->prev;
+        pthread_mutex_unlock(&table->lock);
+        consul_resource_unref(resource);
+        free_inode(inode);
+        inode = parent;
+    }
+}
+
+void inode_table_destroy(struct inode_table *table)
+{
+    while (table->all) {
+        struct inode *inode = table->all;
+
+        table->all = inode->next;
+        consul_resource_unref(inode->rests_on);
+        free_inode(inode);
+    }
+    free(table->buckets);
+    pthread_mutex_destroy(&table->lock);
+}
+
+struct inode *inode_new_static(struct inode_table *table, const struct kind *kind, struct inode *parent,
+                               const char *name)
+{
+    struct inode *inode;
+
+    pthread_mutex_lock(&table->lock);
+    inode = alloc(table, kind, parent, name);
+    if (inode && parent)
+        attach(table, inode);
+    else if (inode)
+        inode->current = true;
+    pthread_mutex_unlock(&table->lock);
+    return inode;
+}
+
+/* table.lock is held. Does the inode stand for this version already? */
+static bool stands_for(const struct inode *inode, const struct kind *kind, const struct content *content)
+{
+    if (inode->kind != kind)
+        return false;
+    if (!content)
+        return true; /* a directory, or a file whose bytes are made when it is opened */
+    if (inode->storing > 0)
+        return true; /* the outcome of our own write decides */
+    return inode->content && inode->content->version == content->version && inode->content->len == content->len;
+}
+
+struct inode *inode_get(struct inode_table *table, struct inode *parent, const char *name, const struct kind *kind,
+                        struct content *content, uint64_t mtime_ns, bool *ret_new)
+{
+    struct inode *inode;
+
+    pthread_mutex_lock(&table->lock);
+    inode = find(table, parent, name);
+    if (inode && stands_for(inode, kind, content)) {
+        inode->refs++;
+        *ret_new = false;
+    } else {
+        if (inode)
+            detach(table, inode);
+        inode = alloc(table, kind, parent, name);
+        if (inode) {
+            inode->content = content ? content_ref(content) : NULL;
+            inode->mtime_ns = mtime_ns;
+            attach(table, inode);
+        }
+        *ret_new = true;
+    }
+    pthread_mutex_unlock(&table->lock);
+    return inode;
+}
+
+struct inode *inode_peek(struct inode_table *table, struct inode *parent, const char *name)
+{
+    struct inode *inode;
+
+    pthread_mutex_lock(&table->lock);
+    inode = find(table, parent, name);
+    if (inode)
+        inode->refs++;
+    pthread_mutex_unlock(&table->lock);
+    return inode;
+}
+
+struct inode *inode_ref(struct inode_table *table, struct inode *inode)
+{
+    pthread_mutex_lock(&table->lock);
+    inode->refs++;
+    pthread_mutex_unlock(&table->lock);
+    return inode;
+}
+
+void inode_unref(struct inode_table *table, struct inode *inode) { put(table, inode); }
+
+void inode_looked_up(struct inode_table *table, struct inode *inode)
+{
+    pthread_mutex_lock(&table->lock);
+    if (inode->nlookup++ == 0)
+        inode->refs++;
+    pthread_mutex_unlock(&table->lock);
+}
+
+void inode_forget(struct inode_table *table, struct inode *inode, uint64_t n)
+{
+    bool last;
+
+    pthread_mutex_lock(&table->lock);
+    inode->nlookup -= n < inode->nlookup ? n : inode->nlookup;
+    last = n > 0 && inode->nlookup == 0;
+    pthread_mutex_unlock(&table->lock);
+    if (last)
+        put(table, inode);
+}
+
+char *inode_path_below(struct inode_table *table, const struct inode *inode, const struct kind *top)
+{
+    const struct inode *i;
+    size_t len = 0;
+    char *path = NULL;
+
+    pthread_mutex_lock(&table->lock);
+    for (i = inode; i && i->kind != top; i = i->parent)
+        len += strlen(i->name) + 1;
+    if (i)
+        path = malloc(len + 1);
+    if (path) {
+        char *end = path + (len > 0 ? len - 1 : 0);
+
+        *end = '\0';
+        for (i = inode; i->kind != top; i = i->parent) {
+            size_t n = strlen(i->name);
+
+            end -= n;
+            memcpy(end, i->name, n);
+            if (end > path)
+                *--end = '/';
+        }
+    }
+    pthread_mutex_unlock(&table->lock);
+    return path;
+}
+
+bool inode_is_below(struct inode_table *table, const struct inode *inode, const struct kind *top, char **ret_name)
+{
+    const struct inode *i;
+
+    pthread_mutex_lock(&table->lock);
+    for (i = inode; i && i->kind != top; i = i->parent)
+        ;
+    if (i && ret_name)
+        *ret_name = strdup(i->name);
+    pthread_mutex_unlock(&table->lock);
+    return i != NULL;
+}
+
+/* ---- changes ----------------------------------------------------------------------------------------------------- */
+
+bool inode_detach(struct inode_table *table, struct inode *inode)
+{
+    bool was;
+
+    pthread_mutex_lock(&table->lock);
+    was = inode->current;
+    detach(table, inode);
+    pthread_mutex_unlock(&table->lock);
+    return was;
+}
+
+int inode_move(struct inode_table *table, struct inode *inode, struct inode *parent, const char *name)
+{
+    char *copy = strdup(name), *old_name = inode->name;
+    struct inode *old_parent = inode->parent, *replaced;
+
+    if (!copy)
+        return -ENOMEM;
+    pthread_mutex_lock(&table->lock);
+    replaced = find(table, parent, name);
+    if (replaced)
+        detach(table, replaced);
+    detach(table, inode);
+    inode->parent = parent;
+    inode->name = copy;
+    parent->refs++;
+    attach(table, inode);
+    pthread_mutex_unlock(&table->lock);
+    free(old_name);
+    put(table, old_parent);
+    return 0;
+}
+
+void inode_set_content(struct inode_table *table, struct inode *inode, struct content *content, uint64_t mtime_ns)
+{
+    struct content *old;
+
+    pthread_mutex_lock(&table->lock);
+    old = inode->content;
+    inode->content = content ? content_ref(content) : NULL;
+    inode->mtime_ns = mtime_ns;
+    inode->pages_stale = true;
+    pthread_mutex_unlock(&table->lock);
+    content_unref(old);
+}
+
+struct content *inode_content(struct inode_table *table, struct inode *inode)
+{
+    struct content *content;
+
+    pthread_mutex_lock(&table->lock);
+    content = inode->content ? content_ref(inode->content) : NULL;
+    pthread_mutex_unlock(&table->lock);
+    return content;
+}

@@ -1,0 +1,379 @@
+#include "instance.h"
+
+#include "answer.h"
+#include "view.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define SETTLE_NS 2000000000ull /* how long a writer waits for the catalog */
+#define SETTLE_WAIT "500ms"     /* each blocking query; its own bound is the agent's */
+
+static const char register_path[] = "/v1/agent/service/register";
+static const char deregister_path[] = "/v1/agent/service/deregister/";
+static const char catalog_deregister_path[] = "/v1/catalog/deregister";
+
+enum phase {
+    SENT,    /* the request that changes something */
+    LOOKING, /* does the catalog show it? */
+    WAITING, /* for the catalog to change */
+    DONE,
+};
+
+struct change {
+    enum phase phase;
+    struct registration registration; /* without a document: a deregistration */
+    char *service, *node;             /* node NULL: not known, and any will do */
+    char *id;                         /* of a deregistration */
+    char *dir;                        /* to be a phantom when it is empty, or NULL */
+    uint64_t until_ns;
+};
+
+void instance_refuse(struct op *op, const char *path, const char *format, ...)
+{
+    va_list args;
+    char *why;
+    int len;
+
+    va_start(args, format);
+    len = vasprintf(&why, format, args);
+    va_end(args);
+    if (len < 0)
+        return;
+    refusals_add(&op->fs->refusals, "PUT", path, 0, why, (size_t)len);
+    free(why);
+}
+
+static void change_free(void *arg)
+{
+    struct change *change = arg;
+
+    registration_clear(&change->registration);
+    free(change->service);
+    free(change->node);
+    free(change->id);
+    free(change->dir);
+    free(change);
+}
+
+static struct change *change_new(struct op *op, const char *service)
+{
+    struct change *change = calloc(1, sizeof(*change));
+
+    if (!change)
+        return NULL;
+    change->service = strdup(service);
+    if (!change->service) {
+        change_free(change);
+        return NULL;
+    }
+    op->state = change;
+    op->state_free = change_free;
+    return change;
+}
+
+static int read_health(struct op *op, const char *service, struct consul_snapshot **ret_snapshot)
+{
+    return answer_read(op, INSTANCE_HEALTH, service, "", CONSUL_BLOCKS, ret_snapshot);
+}
+
+/* ---- until the catalog shows it
+ * -------------------------------------------------------------------------------------- */
+
+static void expire_health(struct op *op, const char *service)
+{
+    char *path = answer_path(INSTANCE_HEALTH, service, "");
+
+    consul_expire(op->fs->consul, path ? path : INSTANCE_HEALTH);
+    free(path);
+}
+
+/* What else shows instances: the next who looks there asks anew. */
+static void expire_others(struct op *op)
+{
+    static const char *const prefixes[] = {
+        "/v1/health/state/",    "/v1/health/node/",  "/v1/health/checks/", "/v1/catalog/services",
+        "/v1/catalog/service/", "/v1/catalog/node/", "/v1/agent/service",  "/v1/agent/check",
+    };
+
+    for (size_t i = 0; i < sizeof(prefixes) / sizeof(prefixes[0]); i++)
+        consul_expire(op->fs->consul, prefixes[i]);
+}
+
+static bool is_shown(const struct change *change, const json_t *health)
+{
+    const json_t *document = change->registration.document, *entry;
+    size_t i, n = json_array_size(health);
+
+    if (!document)
+        return !view_find_instance(health, change->id, change->node);
+    for (i = 0; i < n; i++) {
+        entry = json_array_get(health, i);
+        if (strcmp(view_instance_id(entry), change->registration.id) == 0 &&
+            (!change->node || strcmp(view_instance_node(entry), change->node) == 0) &&
+            view_shows_registration(entry, document))
+            return true;
+    }
+    return false;
+}
+
+static int wait_for_change(struct op *op, struct change *change, uint64_t index)
+{
+    struct consul_request request = {.method = "GET", .intent = CONSUL_READ, .timeout_ms = 2000};
+    char suffix[64], *path;
+    int r;
+
+    snprintf(suffix, sizeof(suffix), "?index=%llu&wait=" SETTLE_WAIT, index ? (unsigned long long)index : 1);
+    path = answer_path(INSTANCE_HEALTH, change->service, suffix);
+    if (!path)
+        return -ENOMEM;
+    change->phase = WAITING;
+    request.path = path;
+    r = op_request(op, &request);
+    free(path);
+    return r;
+}
+
+/* Before Consul can tell anybody that the directory is gone: who empties it still needs it. */
+static void expect_phantom(struct op *op, const struct change *change)
+{
+    phantom_add(&op->fs->phantoms, change->dir, op->pid);
+    phantom_add(&op->fs->phantoms, change->dir, 0); /* the notify thread's: it must not tell the kernel that it died */
+}
+
+static void forget_phantom(struct op *op, const struct change *change)
+{
+    phantom_remove(&op->fs->phantoms, change->dir, op->pid);
+    phantom_remove(&op->fs->phantoms, change->dir, 0);
+}
+
+/* It is done, whether we have seen it or not: who looks from now on asks anew. */
+static int settled(struct op *op, struct change *change, const json_t *health)
+{
+    change->phase = DONE;
+    expire_others(op);
+    if (!health)
+        expire_health(op, change->service);
+    else if (change->dir && json_array_size(health) == 0)
+        expect_phantom(op, change);
+    return 0;
+}
+
+/*
+ * One read tells nearly always that it is not there yet, a blocking query when it is. Its answer is not used: the
+ * resource is read again, so that what this mount shows from now on is at least as new.
+ */
+static int settle(struct op *op, struct change *change)
+{
+    struct consul_snapshot *snapshot;
+    int r;
+
+    if (change->phase == DONE)
+        return 0;
+    if (change->phase == SENT) {
+        change->phase = LOOKING;
+        change->until_ns = consul_now_ns() + SETTLE_NS;
+        expire_health(op, change->service);
+        expire_others(op);
+    } else if (change->phase == WAITING) {
+        change->phase = LOOKING;
+        expire_health(op, change->service);
+        if (op->result < 0)
+            return settled(op, change, NULL);
+    }
+    r = read_health(op, change->service, &snapshot);
+    if (r == -EINPROGRESS)
+        return r;
+    if (r < 0)
+        return settled(op, change, NULL);
+    if (is_shown(change, snapshot->json))
+        return settled(op, change, snapshot->json);
+    r = consul_now_ns() < change->until_ns ? wait_for_change(op, change, snapshot->index) : 0;
+    return r == -EINPROGRESS ? r : settled(op, change, NULL);
+}
+
+/* ---- registering
+ * ------------------------------------------------------------------------------------------------------ */
+
+static int prepare(struct op *op, const char *service, const char *id, const char *data, size_t len)
+{
+    struct registration registration;
+    struct consul_snapshot *snapshot = NULL;
+    const json_t *current = NULL;
+    char *local = answer_local_node(op->fs), *why = NULL;
+    struct change *change;
+    json_t *written;
+    int r = 0;
+
+    if (id && local)
+        r = read_health(op, service, &snapshot);
+    if (r == -EINPROGRESS) {
+        free(local);
+        return r;
+    }
+    if (r == 0 && snapshot)
+        current = view_find_instance(snapshot->json, id, local);
+    written = json_loadb(data, len, 0, NULL);
+    r = written ? view_registration(written, service, id, current, &registration, &why) : -EINVAL;
+    json_decref(written);
+    if (r == -EINVAL)
+        instance_refuse(op, register_path, "%s", why ? why : "not JSON");
+    free(why);
+    change = r == 0 ? change_new(op, service) : NULL;
+    if (r == 0 && !change) {
+        registration_clear(&registration);
+        r = -ENOMEM;
+    }
+    if (r < 0) {
+        free(local);
+        return r;
+    }
+    change->registration = registration;
+    change->node = local;
+    return 0;
+}
+
+static int send_registration(struct op *op, const struct change *change)
+{
+    struct consul_request request = {.method = "PUT", .intent = CONSUL_WRITE};
+    char path[sizeof(register_path) + 40], *body;
+    int r;
+
+    snprintf(path, sizeof(path), "%s%s", register_path,
+             change->registration.has_checks ? "?replace-existing-checks=true" : "");
+    body = json_dumps(change->registration.document, JSON_COMPACT);
+    if (!body)
+        return -ENOMEM;
+    request.path = path;
+    request.body = body;
+    request.body_len = strlen(body);
+    r = op_request(op, &request);
+    free(body);
+    return r;
+}
+
+int instance_register(struct op *op, const char *service, const char *id, const char *data, size_t len)
+{
+    struct change *change = op->state;
+    int r;
+
+    if (!change) {
+        r = prepare(op, service, id, data, len);
+        return r < 0 ? r : send_registration(op, op->state);
+    }
+    if (change->phase == SENT && op->result < 0)
+        return op->result;
+    return settle(op, change);
+}
+
+/* ---- deregistering
+ * ---------------------------------------------------------------------------------------------------- */
+
+/*
+ * 0 where the agent itself has the instance. What only the catalog has for a node with a live agent (the service
+ * "consul" of the servers) is not ours to remove: it comes back, or goes, by itself.
+ */
+static int check_local(struct op *op, const char *id, const char *node)
+{
+    struct consul_snapshot *snapshot;
+    int r = answer_read(op, "/v1/agent/service/", id, "", 0, &snapshot);
+
+    if (r == -ENOENT) {
+        instance_refuse(op, deregister_path, "\"%s\" was not registered with the agent of node \"%s\"", id, node);
+        return -EPERM;
+    }
+    return r == -EINPROGRESS ? r : 0; /* whether it may be read does not matter */
+}
+
+static int check_foreign(struct op *op, const json_t *entry)
+{
+    if (!view_has_live_agent(entry))
+        return 0;
+    instance_refuse(op, catalog_deregister_path,
+                    "\"%s\" belongs to the agent of node \"%s\", which is alive: deregister it there",
+                    view_instance_id(entry), view_instance_node(entry));
+    return -EPERM;
+}
+
+static int send_local(struct op *op, const char *id)
+{
+    struct consul_request request = {.method = "PUT", .intent = CONSUL_WRITE};
+    char *path = answer_path(deregister_path, id, "");
+    int r;
+
+    if (!path)
+        return -ENOMEM;
+    request.path = path;
+    r = op_request(op, &request);
+    free(path);
+    return r;
+}
+
+static int send_foreign(struct op *op, const char *id, const char *node)
+{
+    struct consul_request request = {.method = "PUT", .path = catalog_deregister_path, .intent = CONSUL_WRITE_STRICT};
+    const char *datacenter = op->fs->options->datacenter;
+    json_t *document = json_pack("{s:s, s:s, s:s*}", "Node", node, "ServiceID", id, "Datacenter", datacenter);
+    char *body = document ? json_dumps(document, JSON_COMPACT) : NULL;
+    int r;
+
+    json_decref(document);
+    if (!body)
+        return -ENOMEM;
+    request.body = body;
+    request.body_len = strlen(body);
+    r = op_request(op, &request);
+    free(body);
+    return r;
+}
+
+static int begin_deregistration(struct op *op, const char *service, const char *id, const char *node, const char *dir)
+{
+    struct consul_snapshot *snapshot;
+    struct change *change;
+    const json_t *entry;
+    char *local;
+    bool is_local;
+    int r = read_health(op, service, &snapshot);
+
+    if (r < 0)
+        return r;
+    entry = view_find_instance(snapshot->json, id, node);
+    if (!entry)
+        return -ENOENT;
+    local = answer_local_node(op->fs);
+    is_local = local && strcmp(local, node) == 0;
+    free(local);
+    r = is_local ? check_local(op, id, node) : check_foreign(op, entry);
+    if (r < 0)
+        return r;
+    change = change_new(op, service);
+    if (!change)
+        return -ENOMEM;
+    change->node = strdup(node);
+    change->id = strdup(id);
+    change->dir = strdup(dir);
+    if (!change->node || !change->id || !change->dir)
+        return -ENOMEM;
+    if (json_array_size(snapshot->json) == 1)
+        expect_phantom(op, change);
+    r = is_local ? send_local(op, id) : send_foreign(op, id, node);
+    if (r != -EINPROGRESS)
+        forget_phantom(op, change);
+    return r;
+}
+
+int instance_deregister(struct op *op, const char *service, const char *id, const char *node, const char *dir)
+{
+    struct change *change = op->state;
+
+    if (!change)
+        return begin_deregistration(op, service, id, node, dir);
+    if (change->phase == SENT && op->result < 0) {
+        forget_phantom(op, change);
+        return op->result;
+    }
+    return settle(op, change);
+}

@@ -1,0 +1,29 @@
+/*
+ * Registering and deregistering instances of services.
+ *
+ * Agents tell the catalog of their services a moment after they accepted them (anti-entropy). So that a writer finds
+ * what he wrote, both functions wait until the catalog shows it, though not for long.
+ *
+ * Both are made of requests: they return -EINPROGRESS while one is under way and are called again with the same
+ * arguments, as every function of a node kind. They use op->state.
+ */
+#ifndef CONSULFS_INSTANCE_H
+#define CONSULFS_INSTANCE_H
+
+#include "op.h"
+
+#define INSTANCE_HEALTH "/v1/health/service/"
+
+/* Registers what the user wrote with this mount's agent. id is NULL where the document says it. */
+int instance_register(struct op *op, const char *service, const char *id, const char *data, size_t len);
+
+/*
+ * -EPERM for an instance that another live agent owns: Consul would take it off the catalog, and that agent would put
+ * it back within a minute. `dir` is the service's directory, for who removes that next.
+ */
+int instance_deregister(struct op *op, const char *service, const char *id, const char *node, const char *dir);
+
+/* Notes why this mount refuses something by itself. */
+void instance_refuse(struct op *op, const char *path, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+#endif

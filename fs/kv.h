@@ -1,0 +1,13 @@
+/* kv/: keys as files, prefixes as directories. See kv.c. */
+#ifndef CONSULFS_KV_H
+#define CONSULFS_KV_H
+
+#include "tree.h"
+
+/* The directory kv/, and below it every directory and file. */
+extern const struct kind kind_kv, kind_kv_dir, kind_kv_file;
+
+/* st_blksize: programs that use it for their buffers store a value by one write. */
+#define KV_BLOCK_SIZE (1024 * 1024)
+
+#endif

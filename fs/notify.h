@@ -1,0 +1,33 @@
+/*
+ * Telling the kernel what changed elsewhere.
+ *
+ * One thread (the scanner) takes changed resources from a queue, waits for the gate, looks again at every inode that
+ * rests on them and finds those whose name stands for something else now. A few more threads (the tellers) hand the
+ * invalidations to the kernel, because that waits for the directory's lock, which a parked lookup there may hold: one
+ * slow directory must not hold back the others.
+ */
+#ifndef CONSULFS_NOTIFY_H
+#define CONSULFS_NOTIFY_H
+
+#include "fs.h"
+
+struct fuse_session;
+struct op;
+
+int notify_new(struct fs *fs, struct fuse_session *session, struct notify **ret_notify);
+/* Ends the threads; what is queued is dropped, and what comes later. After the session was unmounted. */
+void notify_stop(struct notify *notify);
+void notify_free(struct notify *notify); /* NULL is fine */
+
+/* consul_options.changed. */
+void notify_changed(void *fs, struct consul_resource *resource, enum consul_change change);
+/* This mount changed what is below the directory: it and those above it may be gone. Takes no reference. */
+void notify_look(struct fs *fs, struct inode *dir);
+
+/*
+ * Runs the operation again once the kernel has been told all that was to be told by now (or after a second, should it
+ * not take it). -EINPROGRESS, or 0 when there is nothing to wait for.
+ */
+int notify_wait(struct fs *fs, struct op *op);
+
+#endif

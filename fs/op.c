@@ -1,0 +1,397 @@
+/*
+ * Parking and waking. A waiting operation hangs on a resource (its waiter), on a request under way, or in a queue of
+ * the program's own; each of them runs it again on the thread that wakes it, usually the library's network thread.
+ */
+#define FUSE_USE_VERSION 314
+#include "op.h"
+
+#include "handle.h"
+
+#include <errno.h>
+#include <fuse_lowlevel.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MS 1000000ull
+/* The request's own time-out comes first: it knows better why. */
+#define DEADLINE_SLACK_NS (250 * MS)
+
+static struct op *op_ref(struct op *op)
+{
+    __atomic_fetch_add(&op->refs, 1, __ATOMIC_RELAXED);
+    return op;
+}
+
+static void forget_snapshots(struct op *op)
+{
+    for (size_t i = 0; i < op->read_n; i++) {
+        consul_snapshot_unref(op->read[i].snapshot);
+        consul_resource_unref(op->read[i].resource);
+        free(op->read[i].path);
+    }
+    op->read_n = 0;
+}
+
+/* Before the reply: who gets it may go on at once with what this operation held. */
+static void clean_up(struct op *op)
+{
+    void (*cleanup)(struct op *) = op->cleanup;
+
+    op->cleanup = NULL;
+    if (cleanup)
+        cleanup(op);
+}
+
+static void op_put(struct op *op)
+{
+    struct fs *fs = op->fs;
+
+    if (__atomic_sub_fetch(&op->refs, 1, __ATOMIC_ACQ_REL) > 0)
+        return;
+    clean_up(op);
+    forget_snapshots(op);
+    free(op->read);
+    if (op->state_free)
+        op->state_free(op->state);
+    handle_unref(op->handle);
+    inode_unref(&fs->inodes, op->inode);
+    inode_unref(&fs->inodes, op->new_parent);
+    consul_kv_entry_unref(op->stored);
+    free(op->name);
+    free(op->new_name);
+    free(op->data);
+    free(op->answer);
+    pthread_mutex_destroy(&op->lock);
+    free(op);
+    atomic_fetch_sub(&fs->ops, 1);
+}
+
+bool op_claim_reply(struct op *op)
+{
+    bool claimed;
+
+    pthread_mutex_lock(&op->lock);
+    claimed = !op->replied;
+    op->replied = true;
+    pthread_mutex_unlock(&op->lock);
+    /* From here on the interrupt function does nothing; once this returns it is not running either. */
+    if (claimed && op->interruptible)
+        fuse_req_interrupt_func(op->req, NULL, NULL);
+    return claimed;
+}
+
+bool op_wanted(struct op *op)
+{
+    bool wanted;
+
+    pthread_mutex_lock(&op->lock);
+    wanted = !op->replied && !op->interrupted;
+    pthread_mutex_unlock(&op->lock);
+    return wanted;
+}
+
+static void reply_error(struct op *op, int err)
+{
+    clean_up(op);
+    if (op->req && op_claim_reply(op))
+        fuse_reply_err(op->req, err == -ECANCELED ? ENOTCONN : -err);
+}
+
+/* Consumes the caller's reference unless somebody else will run the operation again. */
+static void drive(struct op *op)
+{
+    unsigned ticket;
+    int r;
+
+    op_ref(op); /* it may be run and ended by another thread before this one has come out */
+    forget_snapshots(op);
+    op->watched_all = true;
+    ticket = gate_enter(&op->fs->gate);
+    r = op->run(op);
+    gate_leave(&op->fs->gate, ticket);
+    if (r != -EINPROGRESS) {
+        if (r < 0)
+            reply_error(op, r);
+        op_put(op);
+    }
+    op_put(op);
+}
+
+struct op *op_new(struct fs *fs, struct fuse_req *req, struct inode *inode, const char *name, op_run_fn *run)
+{
+    struct op *op = calloc(1, sizeof(*op));
+    const struct fuse_ctx *ctx = req ? fuse_req_ctx(req) : NULL;
+
+    if (!op)
+        return NULL;
+    op->fs = fs;
+    op->req = req;
+    op->run = run;
+    op->refs = 1;
+    op->pid = ctx ? ctx->pid : 0;
+    op->since_ns = consul_now_ns();
+    pthread_mutex_init(&op->lock, NULL);
+    atomic_fetch_add(&fs->ops, 1);
+    op->inode = inode ? inode_ref(&fs->inodes, inode) : NULL;
+    op->name = name ? strdup(name) : NULL;
+    if (name && !op->name) {
+        op_put(op);
+        return NULL;
+    }
+    return op;
+}
+
+void op_start(struct op *op) { drive(op); }
+
+void op_free(struct op *op) { op_put(op); }
+
+/* ---- interrupts -------------------------------------------------------------------------------------------------- */
+
+static void on_interrupt(fuse_req_t req, void *arg)
+{
+    struct op *op = arg;
+    bool reply = false, mine;
+
+    pthread_mutex_lock(&op->lock);
+    op->interrupted = true;
+    if (op->calling && !op->replied) /* the request goes on; nobody waits for its outcome any more */
+        op->replied = reply = true;
+    pthread_mutex_unlock(&op->lock);
+    if (reply) {
+        fs_count(op->fs, COUNT_INTERRUPTED);
+        fuse_reply_err(req, EINTR);
+        return;
+    }
+    mine = consul_waiter_cancel(op->fs->consul, &op->waiter);
+    if (!mine)
+        return;
+    clean_up(op);
+    pthread_mutex_lock(&op->lock);
+    op->replied = true;
+    pthread_mutex_unlock(&op->lock);
+    fs_count(op->fs, COUNT_INTERRUPTED);
+    fuse_reply_err(req, EINTR);
+    op_put(op);
+}
+
+/* Called before the operation parks. -EINTR when it already was interrupted. */
+static int make_interruptible(struct op *op)
+{
+    bool interrupted;
+
+    if (op->req && !op->interruptible && op_wanted(op)) {
+        op->interruptible = true;
+        fuse_req_interrupt_func(op->req, on_interrupt, op);
+    }
+    pthread_mutex_lock(&op->lock);
+    interrupted = op->interrupted;
+    pthread_mutex_unlock(&op->lock);
+    return interrupted ? -EINTR : 0;
+}
+
+/* ---- reading ----------------------------------------------------------------------------------------------------- */
+
+static void on_wake(struct consul_waiter *waiter, int err)
+{
+    struct op *op = (struct op *)((char *)waiter - offsetof(struct op, waiter));
+
+    if (err == -ETIMEDOUT && op->patience_ms > 0) {
+        op->gave_up = true;
+        err = 0;
+    }
+    if (err < 0) {
+        if (err == -ETIMEDOUT)
+            fs_count(op->fs, COUNT_TIMED_OUT);
+        reply_error(op, err);
+        op_put(op);
+        return;
+    }
+    drive(op);
+}
+
+static int remember(struct op *op, const char *path, struct consul_resource *resource, struct consul_snapshot *snapshot)
+{
+    struct op_reading *read;
+
+    if (op->read_n == op->read_cap) {
+        size_t cap = op->read_cap ? op->read_cap * 2 : 4;
+
+        read = realloc(op->read, cap * sizeof(*read));
+        if (!read)
+            return -ENOMEM;
+        op->read = read;
+        op->read_cap = cap;
+    }
+    read = &op->read[op->read_n];
+    read->path = strdup(path);
+    if (!read->path)
+        return -ENOMEM;
+    read->resource = resource;
+    read->snapshot = snapshot;
+    op->read_n++;
+    return 0;
+}
+
+/* For the notify thread: whatever is known, without asking. */
+static int peek(struct consul_resource *resource, struct consul_snapshot **ret_snapshot, bool *ret_watched)
+{
+    *ret_snapshot = consul_resource_peek(resource, ret_watched);
+    return *ret_snapshot ? 0 : -EAGAIN;
+}
+
+static uint64_t limit_ns(const struct op *op)
+{
+    return op->fs->options->timeout_ms * MS + DEADLINE_SLACK_NS;
+}
+
+int op_read(struct op *op, const char *path, enum consul_format format, unsigned flags, size_t max,
+            struct consul_snapshot **ret_snapshot)
+{
+    struct consul_resource *resource;
+    struct consul_snapshot *snapshot;
+    bool watched = false;
+    int r;
+
+    for (size_t i = 0; i < op->read_n; i++) {
+        if (strcmp(op->read[i].path, path) == 0) {
+            *ret_snapshot = op->read[i].snapshot;
+            return 0;
+        }
+    }
+    r = consul_resource_get(op->fs->consul, path, format, flags, max, &resource);
+    if (r < 0)
+        return r;
+    if (!op->req) {
+        r = peek(resource, &snapshot, &watched);
+    } else {
+        op->waiter.wake = on_wake;
+        op->waiter.deadline_ns = op->since_ns + (op->patience_ms ? op->patience_ms * MS : limit_ns(op));
+        if (op->gave_up)
+            r = -ETIMEDOUT;
+        else if (op_wanted(op))
+            r = make_interruptible(op);
+        if (r == 0)
+            r = consul_resource_read(resource, op->since_ns, &op->waiter, &snapshot, &watched);
+        if (r == -EINPROGRESS) {
+            fs_count(op->fs, COUNT_PARKED);
+            consul_resource_unref(resource);
+            /* An interrupt that came before the waiter was queued found nothing to cancel. */
+            if (!op_wanted(op) && consul_waiter_cancel(op->fs->consul, &op->waiter))
+                return -EINTR;
+            return r;
+        }
+    }
+    if (r == 0) {
+        r = remember(op, path, resource, snapshot);
+        if (r < 0)
+            consul_snapshot_unref(snapshot);
+        else if (!watched)
+            op->watched_all = false;
+    }
+    if (r < 0) {
+        consul_resource_unref(resource);
+        return r;
+    }
+    *ret_snapshot = snapshot;
+    return 0;
+}
+
+struct consul_resource *op_rests_on(const struct op *op)
+{
+    return op->read_n == 1 && op->watched_all ? op->read[0].resource : NULL;
+}
+
+void op_rest_on_nothing(struct op *op)
+{
+    forget_snapshots(op);
+    op->watched_all = true;
+}
+
+/* ---- requests ---------------------------------------------------------------------------------------------------- */
+
+static int begin_call(struct op *op)
+{
+    int r = make_interruptible(op);
+
+    if (r < 0)
+        return r;
+    pthread_mutex_lock(&op->lock);
+    op->calling = true;
+    pthread_mutex_unlock(&op->lock);
+    return 0;
+}
+
+static void end_call(struct op *op, const struct consul_answer *answer)
+{
+    pthread_mutex_lock(&op->lock);
+    op->calling = false;
+    pthread_mutex_unlock(&op->lock);
+    op->result = answer->err;
+    op->stage++;
+    op->since_ns = consul_now_ns(); /* what is read from here on must show the outcome */
+    free(op->answer);
+    op->answer = strndup(answer->body ? answer->body : "", answer->body_len);
+}
+
+static void abort_call(struct op *op)
+{
+    pthread_mutex_lock(&op->lock);
+    op->calling = false;
+    pthread_mutex_unlock(&op->lock);
+}
+
+static void note_refusal(struct op *op, const struct consul_answer *answer)
+{
+    /* cas and acquire say false with 200; the request itself tells enough then. */
+    refusals_add(&op->fs->refusals, answer->method, answer->path, answer->status, answer->body, answer->body_len);
+}
+
+static void on_answer(void *arg, const struct consul_answer *answer)
+{
+    struct op *op = arg;
+
+    if (answer->err < 0 && strcmp(answer->method, "GET") != 0)
+        note_refusal(op, answer);
+    end_call(op, answer);
+    drive(op);
+}
+
+int op_request(struct op *op, const struct consul_request *request)
+{
+    int r = begin_call(op);
+
+    if (r < 0)
+        return r;
+    r = consul_request(op->fs->consul, request, on_answer, op);
+    if (r < 0)
+        abort_call(op);
+    return r < 0 ? r : -EINPROGRESS;
+}
+
+static void on_kv_done(void *arg, const struct consul_answer *answer, struct consul_kv_entry *const *entries, size_t n)
+{
+    struct op *op = arg;
+
+    if (answer->err < 0 && answer->err != -ESTALE && answer->err != -EEXIST && answer->err != -ENOENT)
+        note_refusal(op, answer);
+    consul_kv_entry_unref(op->stored);
+    op->stored = NULL;
+    for (size_t i = 0; i < n && !op->stored; i++)
+        op->stored = entries[i] ? consul_kv_entry_ref(entries[i]) : NULL;
+    end_call(op, answer);
+    drive(op);
+}
+
+int op_kv_txn(struct op *op, const char *datacenter, const struct consul_kv_op *ops, size_t n)
+{
+    int r = begin_call(op);
+
+    if (r < 0)
+        return r;
+    r = consul_kv_txn(op->fs->consul, datacenter, ops, n, on_kv_done, op);
+    if (r < 0)
+        abort_call(op);
+    return r < 0 ? r : -EINPROGRESS;
+}
+
+void op_wake(struct op *op) { drive(op); }

@@ -1,0 +1,105 @@
+/*
+ * Operations: what a FUSE request becomes.
+ *
+ * An operation runs until it needs something that is not there. It then parks (no thread waits) and its run function is
+ * called again from the beginning when the answer has come; what it must not do twice it remembers in `stage`. A parked
+ * operation ends at once when it is interrupted or its time is over.
+ *
+ * Ownership: whoever runs an operation owns it. Parking hands it over to who wakes it; after a function here has
+ * returned -EINPROGRESS the caller must return that at once and not touch the operation again.
+ */
+#ifndef CONSULFS_OP_H
+#define CONSULFS_OP_H
+
+#include "fs.h"
+
+#include <sys/stat.h>
+
+struct op;
+struct fuse_req;
+
+/* Replies and returns 0, or returns -EINPROGRESS, or another negative errno that is to be replied. */
+typedef int op_run_fn(struct op *op);
+
+struct op {
+    struct fs *fs;
+    struct fuse_req *req;
+    op_run_fn *run;
+    uint64_t since_ns; /* when it began: what it reads must be as new */
+    pid_t pid;         /* who asks */
+
+    /* What it is about; each may be unset. Inodes are counted, strings are the operation's own. */
+    struct inode *inode, *new_parent; /* new_parent: rename's, and where a file that is being stored stands */
+    char *name, *new_name;
+    const struct kind *kind; /* what was found under the name when it began */
+    struct handle *handle; /* counted */
+    unsigned flags;        /* of open, rename */
+    off_t offset;
+    size_t size;
+    char *data; /* bytes to write */
+    struct stat attr;
+    int to_set;
+
+    /* How far it got. */
+    unsigned stage;
+    int result;                     /* of the newest request: 0 or a negative errno */
+    char *answer;                   /* its body, the operation's own */
+    struct consul_kv_entry *stored; /* what a KV write stored, counted */
+    unsigned attempts;
+    unsigned patience_ms; /* not 0: reading gives up (-ETIMEDOUT) after so long, and the operation goes on */
+    bool gave_up;
+    bool stored_done;               /* the node kind's store has succeeded */
+    void *state;                    /* of the node kind's own function */
+    void (*state_free)(void *state);
+    void (*cleanup)(struct op *op); /* called when it ends, however it ends */
+
+    /* private to op.c */
+    pthread_mutex_t lock;
+    uint32_t refs;
+    bool interrupted; /* guarded by lock */
+    bool calling;     /* guarded by lock: a request is under way that cannot be taken back */
+    bool replied;     /* guarded by lock: what follows is only cleaning up */
+    bool interruptible;
+    struct consul_waiter waiter;
+    struct op_reading {
+        char *path;
+        struct consul_resource *resource; /* counted */
+        struct consul_snapshot *snapshot; /* counted */
+    } * read;                             /* what the present run has read */
+    size_t read_n, read_cap;
+    bool watched_all;
+    struct op *next; /* in a handle's queue */
+};
+
+struct op *op_new(struct fs *fs, struct fuse_req *req, struct inode *inode, const char *name, op_run_fn *run);
+/* Runs it; replies an error that it returns. */
+void op_start(struct op *op);
+/* Gives up an operation that was not started. */
+void op_free(struct op *op);
+
+/*
+ * The snapshot of a path, as fresh as the operation needs it; parks otherwise. Borrowed until the present run ends. In
+ * an operation without a request (the notify thread's) it never parks: -EAGAIN when nothing is known.
+ */
+int op_read(struct op *op, const char *path, enum consul_format format, unsigned flags, size_t max,
+            struct consul_snapshot **ret_snapshot);
+/* The resource, borrowed, whose watch keeps true what this run has found out; NULL when there is no such one. */
+struct consul_resource *op_rests_on(const struct op *op);
+/* Forgets what was read, before something else is evaluated. */
+void op_rest_on_nothing(struct op *op);
+
+/*
+ * Sends a request; parks. When the operation runs again op->result and op->answer have the outcome and op->stage is one
+ * higher. A refusal is recorded in .consulfs/errors.
+ */
+int op_request(struct op *op, const struct consul_request *request);
+int op_kv_txn(struct op *op, const char *datacenter, const struct consul_kv_op *ops, size_t n);
+/* Runs an operation that returned -EINPROGRESS on its own account (it waits in a handle's queue). */
+void op_wake(struct op *op);
+
+/* Is somebody still waiting for the reply? False after an interrupt. */
+bool op_wanted(struct op *op);
+/* Called by a reply function right before it replies: false when the interrupt was faster. */
+bool op_claim_reply(struct op *op);
+
+#endif

@@ -1,0 +1,321 @@
+#include "ops.h"
+
+#include "log.h"
+
+#include <string.h>
+#include <sys/statvfs.h>
+
+const char *const counter_names[COUNTERS] = {
+    [COUNT_LOOKUP] = "upcalls.lookup",
+    [COUNT_GETATTR] = "upcalls.getattr",
+    [COUNT_SETATTR] = "upcalls.setattr",
+    [COUNT_OPEN] = "upcalls.open",
+    [COUNT_READ] = "upcalls.read",
+    [COUNT_WRITE] = "upcalls.write",
+    [COUNT_FLUSH] = "upcalls.flush",
+    [COUNT_RELEASE] = "upcalls.release",
+    [COUNT_FSYNC] = "upcalls.fsync",
+    [COUNT_OPENDIR] = "upcalls.opendir",
+    [COUNT_READDIR] = "upcalls.readdir",
+    [COUNT_CREATE] = "upcalls.create",
+    [COUNT_UNLINK] = "upcalls.unlink",
+    [COUNT_MKDIR] = "upcalls.mkdir",
+    [COUNT_RMDIR] = "upcalls.rmdir",
+    [COUNT_RENAME] = "upcalls.rename",
+    [COUNT_XATTR] = "upcalls.xattr",
+    [COUNT_FORGET] = "upcalls.forget",
+    [COUNT_STATFS] = "upcalls.statfs",
+    [COUNT_PARKED] = "operations.parked",
+    [COUNT_INTERRUPTED] = "operations.interrupted",
+    [COUNT_TIMED_OUT] = "operations.timed_out",
+    [COUNT_NOTIFIED] = "kernel.notified",
+    [COUNT_NAMES_TOO_LONG] = "names.left_out",
+};
+
+struct inode *inode_of(struct fs *fs, fuse_ino_t ino)
+{
+    return ino == FUSE_ROOT_ID ? fs->root : (struct inode *)(uintptr_t)ino;
+}
+
+fuse_ino_t node_id(struct fs *fs, const struct inode *inode)
+{
+    return inode == fs->root ? FUSE_ROOT_ID : (fuse_ino_t)(uintptr_t)inode;
+}
+
+struct op *begin(fuse_req_t req, enum counter counter, fuse_ino_t ino, const char *name, op_run_fn *run)
+{
+    struct fs *fs = fs_of(req);
+    struct op *op;
+
+    fs_count(fs, counter);
+    op = op_new(fs, req, inode_of(fs, ino), name, run);
+    if (!op)
+        fuse_reply_err(req, ENOMEM);
+    return op;
+}
+
+/* ---- attributes and entries -------------------------------------------------------------------------------------- */
+
+static mode_t mode_of(const struct fs *fs, const struct kind *kind)
+{
+    mode_t mode = kind->mode & 07777, mask = fs->options->umask_given ? fs->options->umask : 022;
+
+    if (mode == 0644 || mode == 0755) /* for everybody, as far as umask= lets them */
+        mode |= 0022;
+    mode &= ~mask;
+    if (fs->options->read_only)
+        mode &= ~(mode_t)0222;
+    return (kind->mode & S_IFMT) | mode;
+}
+
+void fill_attr(struct fs *fs, struct inode *inode, pid_t pid, struct stat *attr)
+{
+    const struct kind *kind = inode->kind;
+    struct handle *writer = NULL;
+    uint64_t mtime_ns;
+
+    memset(attr, 0, sizeof(*attr));
+    pthread_mutex_lock(&fs->inodes.lock);
+    mtime_ns = inode->mtime_ns ? inode->mtime_ns : fs->mounted_ns;
+    attr->st_size = inode->content ? (off_t)inode->content->len : 0;
+    attr->st_nlink = inode->current ? 1 : 0;
+    if (inode->writer && inode->writer->pid == pid)
+        writer = inode->writer;
+    if (writer)
+        writer = handle_ref(writer);
+    pthread_mutex_unlock(&fs->inodes.lock);
+    if (writer) {
+        attr->st_size = (off_t)handle_len(writer);
+        handle_unref(writer);
+    }
+    attr->st_ino = inode->number;
+    attr->st_mode = mode_of(fs, kind);
+    attr->st_uid = fs->options->uid;
+    attr->st_gid = fs->options->gid;
+    attr->st_blksize = kind->block_size ? kind->block_size : 4096;
+    attr->st_blocks = (attr->st_size + 511) / 512;
+    attr->st_mtim.tv_sec = (time_t)(mtime_ns / 1000000000u);
+    attr->st_mtim.tv_nsec = (long)(mtime_ns % 1000000000u);
+    attr->st_atim = attr->st_ctim = attr->st_mtim;
+}
+
+/* An inode's attributes never change, except while it is being written here. */
+static double attr_timeout(struct fs *fs, struct inode *inode)
+{
+    bool settled;
+
+    pthread_mutex_lock(&fs->inodes.lock);
+    settled = !inode->writer && inode->storing == 0 && (inode->content || S_ISDIR(inode->kind->mode));
+    pthread_mutex_unlock(&fs->inodes.lock);
+    return settled ? TIMEOUT_UNLIMITED : 0;
+}
+
+void fill_entry(struct op *op, struct inode *inode, double timeout, struct fuse_entry_param *entry)
+{
+    *entry = (struct fuse_entry_param){
+        .ino = node_id(op->fs, inode),
+        .generation = inode->number,
+        .entry_timeout = timeout,
+        .attr_timeout = attr_timeout(op->fs, inode),
+    };
+    fill_attr(op->fs, inode, op->pid, &entry->attr);
+}
+
+double entry_timeout(struct op *op, struct inode *inode)
+{
+    struct consul_resource *resource = op_rests_on(op);
+
+    if (op->read_n == 0) /* a name that is always there */
+        return op->watched_all ? TIMEOUT_UNLIMITED : 0;
+    if (!resource)
+        return 0;
+    inode_rest_on(&op->fs->inodes, inode, resource);
+    return TIMEOUT_UNLIMITED;
+}
+
+int reply_entry(struct op *op, struct inode *inode, double timeout)
+{
+    struct inode_table *table = &op->fs->inodes;
+    struct fuse_entry_param entry;
+
+    fill_entry(op, inode, timeout, &entry);
+    inode_looked_up(table, inode);
+    if (!op_claim_reply(op) || fuse_reply_entry(op->req, &entry) != 0)
+        inode_forget(table, inode, 1); /* interrupted: the kernel did not take it */
+    inode_unref(table, inode);
+    return 0;
+}
+
+int reply_ok(struct op *op)
+{
+    if (op_claim_reply(op))
+        fuse_reply_err(op->req, 0);
+    return 0;
+}
+
+int reply_attr(struct op *op, struct inode *inode)
+{
+    struct stat attr;
+
+    fill_attr(op->fs, inode, op->pid, &attr);
+    if (op_claim_reply(op))
+        fuse_reply_attr(op->req, &attr, attr_timeout(op->fs, inode));
+    return 0;
+}
+
+/* ---- lookup, getattr, setattr ------------------------------------------------------------------------------------ */
+
+/* A file that its writer has not stored yet exists for the writer alone. */
+static struct inode *find_unstored(struct op *op)
+{
+    struct inode_table *table = &op->fs->inodes;
+    struct inode *inode = inode_peek(table, op->inode, op->name);
+    bool mine;
+
+    if (!inode)
+        return NULL;
+    pthread_mutex_lock(&table->lock);
+    mine = inode->writer && inode->writer->pid == op->pid && !inode->content;
+    pthread_mutex_unlock(&table->lock);
+    if (mine)
+        return inode;
+    inode_unref(table, inode);
+    return NULL;
+}
+
+static int run_lookup(struct op *op)
+{
+    struct found found = {0};
+    struct inode *inode;
+    bool new;
+    int r = tree_find(op, op->inode, op->name, &found);
+
+    if (r == 0)
+        r = tree_content(op, op->inode, op->name, &found, true);
+    if (r == -ENOENT && (inode = find_unstored(op))) {
+        content_unref(found.content);
+        return reply_entry(op, inode, 0);
+    }
+    if (r < 0) {
+        content_unref(found.content);
+        return r;
+    }
+    inode = inode_get(&op->fs->inodes, op->inode, op->name, found.kind, found.content,
+                      found.content ? found.content->mtime_ns : found.mtime_ns, &new);
+    content_unref(found.content);
+    if (!inode)
+        return -ENOMEM;
+    return reply_entry(op, inode, entry_timeout(op, inode));
+}
+
+static void on_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+    struct op *op = begin(req, COUNT_LOOKUP, parent, name, run_lookup);
+
+    if (op)
+        op_start(op);
+}
+
+static int run_getattr(struct op *op)
+{
+    return reply_attr(op, op->inode);
+}
+
+static void on_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+    struct op *op = begin(req, COUNT_GETATTR, ino, NULL, run_getattr);
+
+    (void)fi;
+    if (op)
+        op_start(op);
+}
+
+/* Owner, mode and times are accepted without effect, as on vfat mounted quiet. */
+static void on_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set, struct fuse_file_info *fi)
+{
+    struct op *op;
+
+    if (to_set & FUSE_SET_ATTR_SIZE) {
+        set_size(req, ino, (uint64_t)attr->st_size, fi);
+        return;
+    }
+    op = begin(req, COUNT_SETATTR, ino, NULL, run_getattr);
+    if (op)
+        op_start(op);
+}
+
+/* ---- forget, statfs, init ---------------------------------------------------------------------------------------- */
+
+static void forget_one(struct fs *fs, fuse_ino_t ino, uint64_t n)
+{
+    fs_count(fs, COUNT_FORGET);
+    if (ino != FUSE_ROOT_ID)
+        inode_forget(&fs->inodes, inode_of(fs, ino), n);
+}
+
+static void on_forget(fuse_req_t req, fuse_ino_t ino, uint64_t n)
+{
+    forget_one(fs_of(req), ino, n);
+    fuse_reply_none(req);
+}
+
+static void on_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forgets)
+{
+    for (size_t i = 0; i < count; i++)
+        forget_one(fs_of(req), forgets[i].ino, forgets[i].nlookup);
+    fuse_reply_none(req);
+}
+
+static void on_statfs(fuse_req_t req, fuse_ino_t ino)
+{
+    /* How much a Consul can hold is not known: no sizes, as for /proc. */
+    struct statvfs stat = {.f_bsize = 4096, .f_frsize = 4096, .f_namemax = 255};
+
+    (void)ino;
+    fs_count(fs_of(req), COUNT_STATFS);
+    fuse_reply_statfs(req, &stat);
+}
+
+/* Programs ask whether a file is a terminal. */
+static void on_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned cmd, void *arg, struct fuse_file_info *fi, unsigned flags,
+                     const void *in, size_t in_size, size_t out_size)
+{
+    (void)ino, (void)cmd, (void)arg, (void)fi, (void)flags, (void)in, (void)in_size, (void)out_size;
+    fuse_reply_err(req, ENOTTY);
+}
+
+static void on_init(void *arg, struct fuse_conn_info *conn)
+{
+    struct fs *fs = arg;
+
+    /* An inode is one version: its pages need no checking. */
+    conn->want &= ~(unsigned)FUSE_CAP_AUTO_INVAL_DATA;
+    if (fs->on_usable)
+        fs->on_usable(fs);
+}
+
+const struct fuse_lowlevel_ops consulfs_ops = {
+    .init = on_init,
+    .lookup = on_lookup,
+    .forget = on_forget,
+    .forget_multi = on_forget_multi,
+    .getattr = on_getattr,
+    .setattr = on_setattr,
+    .statfs = on_statfs,
+    .ioctl = on_ioctl,
+    .open = on_open,
+    .create = on_create,
+    .read = on_read,
+    .write = on_write,
+    .flush = on_flush,
+    .fsync = on_fsync,
+    .release = on_release,
+    .opendir = on_opendir,
+    .readdir = on_readdir,
+    .readdirplus = on_readdirplus,
+    .releasedir = on_releasedir,
+    .mkdir = on_mkdir,
+    .rmdir = on_rmdir,
+    .unlink = on_unlink,
+    .rename = on_rename,
+};

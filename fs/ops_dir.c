@@ -1,0 +1,523 @@
+/*
+ * Directories: listing, and what adds, removes and moves names.
+ *
+ * A listing is taken whole when it is read from its beginning, so that its offsets stay true while the directory
+ * changes; what it says of an inode may be cached only while its snapshot is still the newest.
+ */
+#include "ops.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct listed {
+    char *name;
+    struct found found; /* content counted */
+};
+
+struct dir_handle {
+    pthread_mutex_t lock; /* a descriptor may be shared between threads */
+    struct listed *listed;
+    size_t n, cap;
+    bool complete;
+    struct consul_resource *rests_on;  /* counted; NULL: nothing that is watched */
+    struct consul_snapshot *snapshot;  /* counted; what the listing was made from */
+    bool always;                       /* names that are always there */
+    struct dir_handle *prev, *next;    /* guarded by fs.open_lock */
+};
+
+static void clear(struct dir_handle *dh)
+{
+    for (size_t i = 0; i < dh->n; i++) {
+        free(dh->listed[i].name);
+        content_unref(dh->listed[i].found.content);
+    }
+    dh->n = 0;
+    dh->complete = false;
+    consul_resource_unref(dh->rests_on);
+    consul_snapshot_unref(dh->snapshot);
+    dh->rests_on = NULL;
+    dh->snapshot = NULL;
+}
+
+static struct dir_handle *dir_handle_of(const struct fuse_file_info *fi)
+{
+    return (struct dir_handle *)(uintptr_t)fi->fh;
+}
+
+static void dir_handle_free(struct fs *fs, struct dir_handle *dh)
+{
+    pthread_mutex_lock(&fs->open_lock);
+    if (dh->prev)
+        dh->prev->next = dh->next;
+    else
+        fs->dirs = dh->next;
+    if (dh->next)
+        dh->next->prev = dh->prev;
+    pthread_mutex_unlock(&fs->open_lock);
+    clear(dh);
+    free(dh->listed);
+    pthread_mutex_destroy(&dh->lock);
+    free(dh);
+}
+
+void dir_handle_free_all(struct fs *fs)
+{
+    while (fs->dirs)
+        dir_handle_free(fs, fs->dirs);
+}
+
+void on_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+    struct dir_handle *dh = calloc(1, sizeof(*dh));
+    struct fs *fs = fs_of(req);
+
+    (void)ino;
+    fs_count(fs, COUNT_OPENDIR);
+    if (!dh) {
+        fuse_reply_err(req, ENOMEM);
+        return;
+    }
+    pthread_mutex_init(&dh->lock, NULL);
+    pthread_mutex_lock(&fs->open_lock);
+    dh->next = fs->dirs;
+    if (fs->dirs)
+        fs->dirs->prev = dh;
+    fs->dirs = dh;
+    pthread_mutex_unlock(&fs->open_lock);
+    fi->fh = (uintptr_t)dh;
+    if (fuse_reply_open(req, fi) != 0)
+        dir_handle_free(fs, dh);
+}
+
+void on_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+    (void)ino;
+    dir_handle_free(fs_of(req), dir_handle_of(fi));
+    fuse_reply_err(req, 0);
+}
+
+/* ---- taking a listing -------------------------------------------------------------------------------------------- */
+
+struct collector {
+    struct lister lister;
+    struct op *op;
+    struct dir_handle *dh;
+};
+
+static int collect(struct lister *lister, const char *name, const struct found *found)
+{
+    struct collector *collector = (struct collector *)lister;
+    struct dir_handle *dh = collector->dh;
+    char *copy = strdup(name);
+
+    if (copy && dh->n == dh->cap) {
+        size_t cap = dh->cap ? dh->cap * 2 : 64;
+        struct listed *listed = realloc(dh->listed, cap * sizeof(*listed));
+
+        if (listed) {
+            dh->listed = listed;
+            dh->cap = cap;
+        }
+    }
+    if (!copy || dh->n == dh->cap) {
+        free(copy);
+        content_unref(found->content);
+        return -ENOMEM;
+    }
+    dh->listed[dh->n++] = (struct listed){.name = copy, .found = *found};
+    return 0;
+}
+
+/* Documents whose bytes are still to be made. */
+static int fill_contents(struct op *op, struct dir_handle *dh)
+{
+    for (size_t i = 0; i < dh->n; i++) {
+        int r = S_ISDIR(dh->listed[i].found.kind->mode)
+                    ? 0
+                    : tree_content(op, op->inode, dh->listed[i].name, &dh->listed[i].found, false);
+
+        if (r == -EINPROGRESS)
+            return r;
+    }
+    return 0;
+}
+
+/* dh->lock is held. */
+static int take_listing(struct op *op, struct dir_handle *dh, bool with_content)
+{
+    struct collector collector = {
+        .lister = {.emit = collect, .with_content = with_content}, .op = op, .dh = dh};
+    struct consul_resource *resource;
+    int r;
+
+    clear(dh);
+    r = tree_list(op, op->inode, &collector.lister);
+    if (r == 0 && with_content)
+        r = fill_contents(op, dh);
+    if (r < 0) {
+        clear(dh);
+        return r;
+    }
+    dh->always = op->read_n == 0 && op->watched_all;
+    resource = op_rests_on(op);
+    if (resource) {
+        dh->rests_on = consul_resource_ref(resource);
+        dh->snapshot = consul_snapshot_ref(op->read[0].snapshot);
+    }
+    dh->complete = true;
+    return 0;
+}
+
+/* ---- handing it over --------------------------------------------------------------------------------------------- */
+
+/* How long the kernel may rely on the listing's entries; *ret_binding, borrowed, is what they rest on then. */
+static double listing_timeout(const struct dir_handle *dh, struct consul_resource **ret_binding)
+{
+    struct consul_snapshot *now;
+    bool watched, newest;
+
+    *ret_binding = NULL;
+    if (dh->always)
+        return TIMEOUT_UNLIMITED;
+    if (!dh->rests_on)
+        return TIMEOUT_LISTED;
+    now = consul_resource_peek(dh->rests_on, &watched);
+    newest = now == dh->snapshot;
+    consul_snapshot_unref(now);
+    if (!watched)
+        return TIMEOUT_LISTED;
+    if (!newest)
+        return 0;
+    *ret_binding = dh->rests_on;
+    return TIMEOUT_UNLIMITED;
+}
+
+static void fill_nameless(const struct found *found, uint64_t number, struct stat *attr)
+{
+    memset(attr, 0, sizeof(*attr));
+    attr->st_mode = found->kind->mode & S_IFMT;
+    attr->st_ino = number;
+}
+
+/* Is there enough to tell the kernel the whole inode? */
+static bool is_known(const struct found *found)
+{
+    return S_ISDIR(found->kind->mode) || found->content || found->kind->flags & KIND_DIRECT;
+}
+
+struct chunk {
+    struct op *op;
+    bool plus;
+    char *data;
+    size_t len, size;
+    struct inode **looked_up; /* told to the kernel; to be taken back if the reply fails */
+    size_t n;
+};
+
+/* False when the chunk is full. */
+static bool add_name(struct chunk *chunk, const char *name, const struct found *found, struct inode *inode,
+                     double timeout, off_t next)
+{
+    struct fuse_entry_param entry = {0};
+    size_t room = chunk->size - chunk->len, used;
+
+    if (inode)
+        fill_entry(chunk->op, inode, timeout, &entry);
+    else
+        fill_nameless(found, 0xffffffff, &entry.attr);
+    if (chunk->plus)
+        used = fuse_add_direntry_plus(chunk->op->req, chunk->data + chunk->len, room, name, &entry, next);
+    else
+        used = fuse_add_direntry(chunk->op->req, chunk->data + chunk->len, room, name, &entry.attr, next);
+    if (used > room)
+        return false;
+    chunk->len += used;
+    return true;
+}
+
+static bool add_dots(struct chunk *chunk, off_t *offset)
+{
+    static const struct kind dir = {.mode = S_IFDIR};
+    static const struct found found = {.kind = &dir};
+
+    for (; *offset < 2; ++*offset)
+        if (!add_name(chunk, *offset == 0 ? "." : "..", &found, NULL, 0, *offset + 1))
+            return false;
+    return true;
+}
+
+static bool add_listed(struct chunk *chunk, struct listed *listed, double timeout, struct consul_resource *binding,
+                       off_t next)
+{
+    struct op *op = chunk->op;
+    struct inode_table *table = &op->fs->inodes;
+    const struct found *found = &listed->found;
+    struct inode *inode = NULL;
+    bool fits, new;
+
+    if (chunk->plus && is_known(found)) {
+        inode = inode_get(table, op->inode, listed->name, found->kind, found->content,
+                          found->content ? found->content->mtime_ns : found->mtime_ns, &new);
+        if (inode && binding)
+            inode_rest_on(table, inode, binding);
+    }
+    fits = add_name(chunk, listed->name, found, inode, timeout, next);
+    if (inode && fits) {
+        inode_looked_up(table, inode);
+        chunk->looked_up[chunk->n++] = inode;
+    }
+    inode_unref(table, inode);
+    return fits;
+}
+
+static void send(struct chunk *chunk)
+{
+    struct op *op = chunk->op;
+
+    if (op_claim_reply(op) && fuse_reply_buf(op->req, chunk->data, chunk->len) == 0)
+        return;
+    for (size_t i = 0; i < chunk->n; i++)
+        inode_forget(&op->fs->inodes, chunk->looked_up[i], 1);
+}
+
+/* dh->lock is held. */
+static int send_chunk(struct op *op, struct dir_handle *dh, bool plus)
+{
+    struct chunk chunk = {.op = op, .plus = plus, .size = op->size};
+    struct consul_resource *binding;
+    double timeout = listing_timeout(dh, &binding);
+    off_t offset = op->offset;
+
+    chunk.data = malloc(op->size);
+    chunk.looked_up = malloc((op->size / 64 + 1) * sizeof(*chunk.looked_up)); /* no entry is smaller */
+    if (chunk.data && chunk.looked_up && add_dots(&chunk, &offset)) {
+        while ((size_t)(offset - 2) < dh->n) {
+            if (!add_listed(&chunk, &dh->listed[offset - 2], timeout, binding, offset + 1))
+                break;
+            offset++;
+        }
+    }
+    if (chunk.data && chunk.looked_up)
+        send(&chunk);
+    free(chunk.looked_up);
+    free(chunk.data);
+    return chunk.data ? 0 : -ENOMEM;
+}
+
+static int readdir(struct op *op, bool plus)
+{
+    struct dir_handle *dh = op->state;
+    int r = 0;
+
+    pthread_mutex_lock(&dh->lock);
+    if (op->offset == 0 || !dh->complete)
+        r = take_listing(op, dh, plus);
+    if (r == 0)
+        r = send_chunk(op, dh, plus);
+    pthread_mutex_unlock(&dh->lock);
+    return r;
+}
+
+static int run_readdir(struct op *op)
+{
+    return readdir(op, false);
+}
+
+static int run_readdirplus(struct op *op)
+{
+    return readdir(op, true);
+}
+
+static void begin_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi,
+                          op_run_fn *run)
+{
+    struct op *op = begin(req, COUNT_READDIR, ino, NULL, run);
+
+    if (!op)
+        return;
+    op->size = size;
+    op->offset = offset;
+    op->state = dir_handle_of(fi);
+    op_start(op);
+}
+
+void on_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi)
+{
+    begin_readdir(req, ino, size, offset, fi, run_readdir);
+}
+
+void on_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi)
+{
+    begin_readdir(req, ino, size, offset, fi, run_readdirplus);
+}
+
+/* ---- names come and go -------------------------------------------------------------------------------------------- */
+
+/* What the name is now; remembered, because once it is removed it cannot be found. */
+static int find_kind(struct op *op)
+{
+    struct found found = {0};
+    int r;
+
+    if (op->kind)
+        return 0;
+    r = tree_find(op, op->inode, op->name, &found);
+    content_unref(found.content);
+    if (r == 0)
+        op->kind = found.kind;
+    return r;
+}
+
+static void forget_name(struct op *op, bool unlinked)
+{
+    struct inode_table *table = &op->fs->inodes;
+    struct inode *inode = inode_peek(table, op->inode, op->name);
+
+    if (!inode)
+        return;
+    pthread_mutex_lock(&table->lock);
+    inode->unlinked = unlinked;
+    pthread_mutex_unlock(&table->lock);
+    inode_detach(table, inode);
+    inode_unref(table, inode);
+}
+
+/* Created, not stored yet, and unlinked: nothing has to be told to Consul. */
+static bool is_unstored(struct op *op)
+{
+    struct inode_table *table = &op->fs->inodes;
+    struct inode *inode = inode_peek(table, op->inode, op->name);
+    bool unstored = false;
+
+    if (inode) {
+        pthread_mutex_lock(&table->lock);
+        unstored = inode->writer && !inode->content;
+        pthread_mutex_unlock(&table->lock);
+        inode_unref(table, inode);
+    }
+    return unstored;
+}
+
+static int run_unlink(struct op *op)
+{
+    int r = find_kind(op);
+
+    if (r == -ENOENT && is_unstored(op))
+        r = 0;
+    else if (r == 0)
+        r = op->kind->unlink ? op->kind->unlink(op, op->inode, op->name) : -EPERM;
+    if (r < 0)
+        return r;
+    forget_name(op, true);
+    return reply_ok(op);
+}
+
+void on_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+    struct op *op = begin(req, COUNT_UNLINK, parent, name, run_unlink);
+
+    if (op)
+        op_start(op);
+}
+
+static int run_rmdir(struct op *op)
+{
+    int r = find_kind(op);
+
+    if (r == 0)
+        r = op->kind->rmdir ? op->kind->rmdir(op, op->inode, op->name) : -EPERM;
+    if (r < 0)
+        return r;
+    forget_name(op, true);
+    return reply_ok(op);
+}
+
+void on_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+    struct op *op = begin(req, COUNT_RMDIR, parent, name, run_rmdir);
+
+    if (op)
+        op_start(op);
+}
+
+static int run_mkdir(struct op *op)
+{
+    struct inode *inode;
+    bool new;
+    int r = op->kind ? 0 : tree_row_for_new(op, op->inode, op->name, true, &op->kind);
+
+    if (r == 0)
+        r = op->kind->mkdir(op, op->inode, op->name);
+    if (r < 0)
+        return r;
+    inode = inode_get(&op->fs->inodes, op->inode, op->name, op->kind, NULL, 0, &new);
+    return inode ? reply_entry(op, inode, 0) : -ENOMEM;
+}
+
+void on_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
+{
+    struct op *op = begin(req, COUNT_MKDIR, parent, name, run_mkdir);
+
+    (void)mode;
+    if (op)
+        op_start(op);
+}
+
+/* The kernel's dentry moves with its inode; so does ours, with the version that the move gave it. */
+static int moved(struct op *op)
+{
+    struct inode_table *table = &op->fs->inodes;
+    struct inode *inode = inode_peek(table, op->inode, op->name);
+    struct content *content = op->stored && S_ISREG(op->kind->mode) ? content_of_entry(op->stored) : NULL;
+    int r = 0;
+
+    if (inode) {
+        if (content)
+            inode_set_content(table, inode, content, inode->mtime_ns);
+        r = inode_move(table, inode, op->new_parent, op->new_name);
+        inode_unref(table, inode);
+    }
+    content_unref(content);
+    return r;
+}
+
+static int run_rename(struct op *op)
+{
+    const struct kind *target;
+    int r;
+
+    if (!op->kind) {
+        r = find_kind(op);
+        if (r < 0)
+            return r;
+        /* Only within the same kind of thing: elsewhere the name means something else, and mv copies. */
+        r = tree_row_for_new(op, op->new_parent, op->new_name, S_ISDIR(op->kind->mode), &target);
+        if (!op->kind->rename || (r < 0 && r != -EPERM))
+            return op->kind->rename ? r : -EPERM;
+        if (r == -EPERM || target != op->kind)
+            return -EXDEV;
+    }
+    r = op->kind->rename(op, op->inode, op->name, op->new_parent, op->new_name, op->flags);
+    if (r == 0)
+        r = moved(op);
+    return r < 0 ? r : reply_ok(op);
+}
+
+void on_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t new_parent, const char *new_name,
+               unsigned flags)
+{
+    struct fs *fs = fs_of(req);
+    struct op *op = begin(req, COUNT_RENAME, parent, name, run_rename);
+
+    if (!op)
+        return;
+    op->flags = flags;
+    op->new_parent = inode_ref(&fs->inodes, inode_of(fs, new_parent));
+    op->new_name = strdup(new_name);
+    if (!op->new_name) {
+        fuse_reply_err(req, ENOMEM);
+        op_free(op);
+        return;
+    }
+    op_start(op);
+}

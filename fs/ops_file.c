@@ -1,0 +1,598 @@
+/*
+ * Open files: open, create, read, write, and storing what was written. handle.h says when a value is stored.
+ */
+#include "ops.h"
+
+#include "log.h"
+#include "process.h"
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MAX_LEN ((size_t)1 << 20) /* of a document, where the node kind says nothing else */
+#define FULL_BUFFER 512
+
+static struct handle *handle_of(const struct fuse_file_info *fi)
+{
+    return fi ? (struct handle *)(uintptr_t)fi->fh : NULL;
+}
+
+static size_t max_len(struct fs *fs, const struct kind *kind)
+{
+    return kind->max_len ? kind->max_len(fs) : MAX_LEN;
+}
+
+/* ---- open -------------------------------------------------------------------------------------------------------- */
+
+static void set_writer(struct handle *handle)
+{
+    struct inode_table *table = &handle->fs->inodes;
+
+    pthread_mutex_lock(&table->lock);
+    handle->inode->writer = handle;
+    pthread_mutex_unlock(&table->lock);
+}
+
+static void unset_writer(struct handle *handle)
+{
+    struct inode_table *table = &handle->fs->inodes;
+
+    pthread_mutex_lock(&table->lock);
+    if (handle->inode->writer == handle)
+        handle->inode->writer = NULL;
+    pthread_mutex_unlock(&table->lock);
+}
+
+/* Takes the handle. */
+static int reply_open(struct op *op, struct handle *handle, struct fuse_file_info *fi)
+{
+    fi->fh = (uintptr_t)handle;
+    if (!op_claim_reply(op) || fuse_reply_open(op->req, fi) != 0) {
+        if (handle) {
+            unset_writer(handle);
+            handle_unref(handle);
+        }
+    }
+    return 0;
+}
+
+static int open_for_writing(struct op *op)
+{
+    struct fuse_file_info fi = {.flags = (int)op->flags, .direct_io = 1};
+    struct content *content = inode_content(&op->fs->inodes, op->inode);
+    struct handle *handle;
+
+    if (!op->inode->kind->store) {
+        content_unref(content);
+        return -EPERM;
+    }
+    handle = handle_new(op->fs, op->inode, op->flags, op->pid, content);
+    content_unref(content);
+    if (!handle)
+        return -ENOMEM;
+    if (op->flags & O_TRUNC)
+        handle->replaces = handle->dirty = true;
+    set_writer(handle);
+    return reply_open(op, handle, &fi);
+}
+
+/* The place of an inode, for functions that go by (directory, name). Both are the caller's. */
+static int place_of(struct fs *fs, struct inode *inode, struct inode **ret_dir, char **ret_name)
+{
+    pthread_mutex_lock(&fs->inodes.lock);
+    *ret_dir = inode->parent;
+    if (inode->parent)
+        inode->parent->refs++;
+    *ret_name = strdup(inode->name);
+    pthread_mutex_unlock(&fs->inodes.lock);
+    return *ret_name ? 0 : -ENOMEM;
+}
+
+/* Bytes of this moment, for this descriptor alone. */
+static int open_made_now(struct op *op)
+{
+    struct fuse_file_info fi = {.flags = (int)op->flags, .direct_io = 1, .noflush = 1};
+    struct found found = {.kind = op->inode->kind};
+    struct handle *handle;
+    int r;
+
+    if (!op->new_parent) {
+        r = place_of(op->fs, op->inode, &op->new_parent, &op->new_name);
+        if (r < 0)
+            return r;
+    }
+    if (found.kind->flags & KIND_DIRECT)
+        r = found.kind->read ? found.kind->read(op, op->new_parent, op->new_name, &found.content) : -EACCES;
+    else if ((r = tree_find(op, op->new_parent, op->new_name, &found)) == 0)
+        r = tree_content(op, op->new_parent, op->new_name, &found, true);
+    if (r < 0)
+        return r;
+    handle = handle_new(op->fs, op->inode, op->flags, op->pid, found.content);
+    content_unref(found.content);
+    return handle ? reply_open(op, handle, &fi) : -ENOMEM;
+}
+
+static int run_open(struct op *op)
+{
+    struct fuse_file_info fi = {.flags = (int)op->flags, .keep_cache = 1, .noflush = 1};
+    struct inode_table *table = &op->fs->inodes;
+    struct inode *inode = op->inode;
+    struct content *content;
+    struct handle *handle;
+    bool being_written;
+
+    if ((op->flags & O_ACCMODE) != O_RDONLY)
+        return open_for_writing(op);
+    content = inode_content(table, inode);
+    if (!content)
+        return open_made_now(op);
+    pthread_mutex_lock(&table->lock);
+    being_written = inode->writer != NULL || inode->storing > 0;
+    if (inode->pages_stale && !being_written) {
+        fi.keep_cache = 0;
+        inode->pages_stale = false;
+    }
+    pthread_mutex_unlock(&table->lock);
+    if (!being_written) {
+        content_unref(content);
+        return reply_open(op, NULL, &fi);
+    }
+    /* The kernel's pages and size of this inode are the writer's; who reads meanwhile gets the stored value, whole. */
+    handle = handle_new(op->fs, inode, op->flags, op->pid, content);
+    content_unref(content);
+    fi.keep_cache = 0;
+    fi.direct_io = 1;
+    return handle ? reply_open(op, handle, &fi) : -ENOMEM;
+}
+
+void on_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+    struct op *op = begin(req, COUNT_OPEN, ino, NULL, run_open);
+
+    if (!op)
+        return;
+    op->flags = (unsigned)fi->flags;
+    op_start(op);
+}
+
+/* ---- read -------------------------------------------------------------------------------------------------------- */
+
+void on_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi)
+{
+    struct fs *fs = fs_of(req);
+    struct handle *handle = handle_of(fi);
+
+    fs_count(fs, COUNT_READ);
+    if (handle) {
+        char *data;
+        size_t len;
+        int r = handle_read(handle, (uint64_t)offset, size, &data, &len);
+
+        if (r < 0) {
+            fuse_reply_err(req, -r);
+            return;
+        }
+        fuse_reply_buf(req, data, len);
+        free(data);
+    } else {
+        struct content *content = inode_content(&fs->inodes, inode_of(fs, ino));
+        size_t len = content && (uint64_t)offset < content->len ? content->len - (size_t)offset : 0;
+
+        fuse_reply_buf(req, len > 0 ? content->data + offset : NULL, len < size ? len : size);
+        content_unref(content);
+    }
+}
+
+/* ---- storing ----------------------------------------------------------------------------------------------------- */
+
+/* The operation that stores ends, one way or another. */
+static void end_store(struct op *op)
+{
+    struct inode_table *table = &op->fs->inodes;
+    struct inode *inode = op->handle->inode;
+    struct content *content = NULL;
+
+    if (op->stored_done) {
+        if (op->stored)
+            content = content_of_entry(op->stored);
+        else
+            content = inode_content(table, inode);
+        if (op->stored)
+            inode_set_content(table, inode, content, content ? content->mtime_ns : 0);
+    }
+    pthread_mutex_lock(&table->lock);
+    inode->storing--;
+    pthread_mutex_unlock(&table->lock);
+    handle_end_store(op->handle, op->stored_done ? 0 : -EIO, content);
+    content_unref(content);
+}
+
+static bool is_unlinked(struct inode_table *table, const struct inode *inode)
+{
+    bool unlinked;
+
+    pthread_mutex_lock(&table->lock);
+    unlinked = inode->unlinked;
+    pthread_mutex_unlock(&table->lock);
+    return unlinked;
+}
+
+/* 1: there is something to store, and this operation is the one to do it. */
+static int begin_store(struct op *op)
+{
+    struct inode_table *table = &op->fs->inodes;
+    int r;
+
+    if (is_unlinked(table, op->handle->inode))
+        return 0;
+    r = handle_begin_store(op->handle, op, &op->data, &op->size);
+    if (r <= 0)
+        return r;
+    op->cleanup = end_store;
+    pthread_mutex_lock(&table->lock);
+    op->handle->inode->storing++;
+    pthread_mutex_unlock(&table->lock);
+    r = place_of(op->fs, op->handle->inode, &op->new_parent, &op->new_name);
+    return r < 0 ? r : 1;
+}
+
+/* What the document looks like now, so that the writer's next read shows it. */
+static int reread(struct op *op)
+{
+    struct found found = {0};
+    int r = tree_find(op, op->new_parent, op->new_name, &found);
+
+    if (r == 0)
+        r = tree_content(op, op->new_parent, op->new_name, &found, false);
+    if (r == 0 && found.content)
+        inode_set_content(&op->fs->inodes, op->handle->inode, found.content, found.content->mtime_ns);
+    content_unref(found.content);
+    return r == -EINPROGRESS ? r : 0; /* it is stored, whatever we can see of it */
+}
+
+/* Stores what the handle holds, if anything. 0 when that is done. */
+static int store(struct op *op)
+{
+    struct handle *handle = op->handle;
+    const struct kind *kind = handle->inode->kind;
+    int r;
+
+    if (!op->cleanup) {
+        r = begin_store(op);
+        if (r <= 0)
+            return r;
+    }
+    if (!op->stored_done) {
+        r = kind->complete ? kind->complete(op->data, op->size) : 1;
+        if (r == 0)
+            r = -EINVAL; /* it ends in the middle of the document */
+        if (r > 0)
+            r = kind->store(op, op->new_parent, op->new_name, op->data, op->size);
+        if (r < 0)
+            return r;
+        op->stored_done = true;
+        op_rest_on_nothing(op);
+    }
+    if (!op->stored && !(kind->flags & KIND_DIRECT)) {
+        r = reread(op);
+        if (r < 0)
+            return r;
+    }
+    op->cleanup = NULL;
+    end_store(op);
+    return 0;
+}
+
+/* ---- write ------------------------------------------------------------------------------------------------------- */
+
+static int run_write(struct op *op)
+{
+    size_t written = (size_t)op->offset; /* of the upcall; op->size becomes the whole value's */
+    int r = store(op);
+
+    if (r < 0)
+        return r;
+    if (op_claim_reply(op))
+        fuse_reply_write(op->req, written);
+    return 0;
+}
+
+/* Is the value complete with this write? <0: it never will be. */
+static int is_complete(struct handle *handle, size_t size)
+{
+    const struct kind *kind = handle->inode->kind;
+    int r;
+
+    pthread_mutex_lock(&handle->lock);
+    if (kind->complete)
+        r = kind->complete(handle->data, handle->len);
+    else if (handle_appends(handle))
+        r = 1; /* a line of a log: each is whole */
+    else
+        r = !handle->stored_by_write && size % FULL_BUFFER != 0;
+    if (r > 0)
+        handle->stored_by_write = true;
+    pthread_mutex_unlock(&handle->lock);
+    return r;
+}
+
+void on_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off_t offset, struct fuse_file_info *fi)
+{
+    struct handle *handle = handle_of(fi);
+    struct fs *fs = fs_of(req);
+    struct op *op;
+    int r;
+
+    r = handle && handle_writes(handle) ? 0 : -EBADF;
+    if (r == 0)
+        r = handle_write(handle, data, size, (uint64_t)offset, max_len(fs, handle->inode->kind));
+    if (r == 0)
+        r = is_complete(handle, size);
+    if (r <= 0) {
+        fs_count(fs, COUNT_WRITE);
+        if (r < 0) {
+            if (handle)
+                handle_refuse(handle, r);
+            refusals_add(&fs->refusals, "write", handle ? handle->inode->name : "", 0, strerror(-r), strlen(strerror(-r)));
+            fuse_reply_err(req, -r);
+        } else {
+            fuse_reply_write(req, size);
+        }
+        return;
+    }
+    op = begin(req, COUNT_WRITE, ino, NULL, run_write);
+    if (!op)
+        return;
+    op->handle = handle_ref(handle);
+    op->offset = (off_t)size;
+    op_start(op);
+}
+
+/* ---- flush, fsync, release --------------------------------------------------------------------------------------- */
+
+/*
+ * A shell's `> file` opens the file, duplicates the descriptor and closes the first one before anything is written.
+ * That is no reason to store an empty value: who closes has another descriptor, and its write or close will come.
+ */
+static bool is_only_opened(struct op *op)
+{
+    struct handle *handle = op->handle;
+    bool only_opened;
+
+    pthread_mutex_lock(&handle->lock);
+    only_opened = handle->dirty && !handle->data;
+    pthread_mutex_unlock(&handle->lock);
+    return only_opened && process_has_open(op->pid, handle->inode->number, node_id(op->fs, handle->inode));
+}
+
+static int run_close(struct op *op)
+{
+    int r = op->cleanup || !is_only_opened(op) ? store(op) : 0;
+
+    return r < 0 ? r : reply_ok(op);
+}
+
+static int run_fsync(struct op *op)
+{
+    int r = store(op);
+
+    return r < 0 ? r : reply_ok(op);
+}
+
+static void begin_flush(fuse_req_t req, enum counter counter, fuse_ino_t ino, struct handle *handle, op_run_fn *run)
+{
+    struct op *op = begin(req, counter, ino, NULL, run);
+
+    if (!op)
+        return;
+    op->handle = handle_ref(handle);
+    op_start(op);
+}
+
+void on_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+    struct handle *handle = handle_of(fi);
+
+    if (handle && handle_writes(handle)) {
+        begin_flush(req, COUNT_FLUSH, ino, handle, run_close);
+    } else {
+        fs_count(fs_of(req), COUNT_FLUSH);
+        fuse_reply_err(req, 0);
+    }
+}
+
+void on_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
+{
+    struct handle *handle = handle_of(fi);
+
+    (void)datasync;
+    if (handle && handle_writes(handle)) {
+        begin_flush(req, COUNT_FSYNC, ino, handle, run_fsync);
+    } else {
+        fs_count(fs_of(req), COUNT_FSYNC);
+        fuse_reply_err(req, 0);
+    }
+}
+
+/* What an interrupted close() left: nobody waits for it any more, but it was written. */
+static int run_release(struct op *op)
+{
+    int r = store(op);
+
+    if (r == -EINPROGRESS)
+        return r;
+    if (r < 0)
+        log_line(LOG_WARNING, "%s: not stored: %s", op->handle->inode->name, strerror(-r));
+    unset_writer(op->handle);
+    return reply_ok(op);
+}
+
+void on_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+    struct handle *handle = handle_of(fi);
+    struct op *op;
+
+    if (!handle) {
+        fs_count(fs_of(req), COUNT_RELEASE);
+        fuse_reply_err(req, 0);
+        return;
+    }
+    op = begin(req, COUNT_RELEASE, ino, NULL, run_release);
+    if (!op) {
+        handle_unref(handle);
+        return;
+    }
+    op->handle = handle; /* the kernel's reference */
+    op_start(op);
+}
+
+/* ---- create ------------------------------------------------------------------------------------------------------- */
+
+static int reply_created(struct op *op, struct inode *inode, struct handle *handle)
+{
+    struct fuse_file_info fi = {.flags = (int)op->flags, .direct_io = 1, .fh = (uintptr_t)handle};
+    struct inode_table *table = &op->fs->inodes;
+    struct fuse_entry_param entry;
+
+    set_writer(handle);
+    fill_entry(op, inode, 0, &entry);
+    inode_looked_up(table, inode);
+    if (!op_claim_reply(op) || fuse_reply_create(op->req, &entry, &fi) != 0) {
+        inode_forget(table, inode, 1);
+        unset_writer(handle);
+        handle_unref(handle);
+    }
+    inode_unref(table, inode);
+    return 0;
+}
+
+/*
+ * An inode with a descriptor on it, for a file that this operation creates (`fresh`; stored already if it has content)
+ * or has found to be there.
+ */
+static int create_inode(struct op *op, const struct kind *kind, struct content *content, bool fresh)
+{
+    struct inode *inode;
+    struct handle *handle;
+    bool new;
+
+    inode = inode_get(&op->fs->inodes, op->inode, op->name, kind, content, content ? content->mtime_ns : 0, &new);
+    if (!inode)
+        return -ENOMEM;
+    handle = handle_new(op->fs, inode, op->flags, op->pid, content);
+    if (!handle) {
+        inode_unref(&op->fs->inodes, inode);
+        return -ENOMEM;
+    }
+    /* A new file that is appended to may have been created by another host meanwhile. */
+    handle->replaces = (fresh && !(op->flags & O_APPEND)) || op->flags & O_TRUNC;
+    handle->dirty = fresh ? !content : (op->flags & O_TRUNC) != 0;
+    return reply_created(op, inode, handle);
+}
+
+static int create_new(struct op *op)
+{
+    struct content *content = NULL;
+    int r = 0;
+
+    if (op->flags & O_EXCL && op->kind->create_exclusive) {
+        r = op->kind->create_exclusive(op, op->inode, op->name);
+        if (r < 0)
+            return r;
+        content = op->stored ? content_of_entry(op->stored) : NULL;
+    }
+    r = create_inode(op, op->kind, content, true);
+    content_unref(content);
+    return r;
+}
+
+static int run_create(struct op *op)
+{
+    struct found found = {0};
+    int r;
+
+    if (op->kind)
+        return create_new(op);
+    r = tree_find(op, op->inode, op->name, &found);
+    if (r == 0 && S_ISDIR(found.kind->mode))
+        r = -EISDIR;
+    else if (r == 0 && op->flags & O_EXCL)
+        r = -EEXIST;
+    else if (r == 0 && !found.kind->store)
+        r = -EPERM;
+    if (r == 0) { /* it appeared since the kernel looked */
+        r = tree_content(op, op->inode, op->name, &found, false);
+        if (r == 0)
+            r = create_inode(op, found.kind, found.content, false);
+    } else if (r == -ENOENT) {
+        r = tree_row_for_new(op, op->inode, op->name, false, &op->kind);
+        if (r == 0)
+            r = create_new(op);
+    }
+    content_unref(found.content);
+    return r;
+}
+
+void on_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi)
+{
+    struct op *op = begin(req, COUNT_CREATE, parent, name, run_create);
+
+    (void)mode;
+    if (!op)
+        return;
+    op->flags = (unsigned)fi->flags;
+    op_start(op);
+}
+
+/* ---- truncate ---------------------------------------------------------------------------------------------------- */
+
+static int run_truncate(struct op *op)
+{
+    int r = store(op);
+
+    return r < 0 ? r : reply_attr(op, op->inode);
+}
+
+/* truncate(2) by name: a descriptor of its own that lives as long as the operation. */
+static int truncate_by_name(struct op *op, uint64_t size)
+{
+    struct content *content;
+
+    if (!op->inode->kind->store)
+        return -EPERM;
+    content = inode_content(&op->fs->inodes, op->inode);
+    op->handle = handle_new(op->fs, op->inode, O_RDWR, op->pid, content);
+    content_unref(content);
+    if (!op->handle)
+        return -ENOMEM;
+    if (size == 0)
+        op->handle->replaces = true;
+    return handle_truncate(op->handle, size, max_len(op->fs, op->inode->kind));
+}
+
+void set_size(fuse_req_t req, fuse_ino_t ino, uint64_t size, struct fuse_file_info *fi)
+{
+    struct handle *handle = handle_of(fi);
+    struct op *op = begin(req, COUNT_SETATTR, ino, NULL, run_truncate);
+    int r;
+
+    if (!op)
+        return;
+    if (handle && handle_writes(handle)) {
+        r = handle_truncate(handle, size, max_len(op->fs, op->inode->kind));
+        if (r == 0) { /* stored with what is written next, or by close() */
+            reply_attr(op, op->inode);
+            op_free(op);
+            return;
+        }
+    } else {
+        r = truncate_by_name(op, size);
+    }
+    if (r < 0) {
+        fuse_reply_err(req, -r);
+        op_free(op);
+        return;
+    }
+    op_start(op);
+}

@@ -1,0 +1,76 @@
+#include "phantom.h"
+
+#include <consul.h>
+#include <stdlib.h>
+#include <string.h>
+
+void phantoms_init(struct phantoms *phantoms)
+{
+    memset(phantoms, 0, sizeof(*phantoms));
+    pthread_mutex_init(&phantoms->lock, NULL);
+}
+
+void phantoms_destroy(struct phantoms *phantoms)
+{
+    for (size_t i = 0; i < PHANTOM_MAX; i++)
+        free(phantoms->ring[i].path);
+    pthread_mutex_destroy(&phantoms->lock);
+}
+
+/* phantoms.lock is held. */
+static struct phantom *find(struct phantoms *phantoms, const char *path, pid_t pid)
+{
+    uint64_t now = consul_now_ns();
+
+    for (size_t i = 0; i < PHANTOM_MAX; i++) {
+        struct phantom *phantom = &phantoms->ring[i];
+
+        if (phantom->path && phantom->pid == pid && phantom->until_ns > now && strcmp(phantom->path, path) == 0)
+            return phantom;
+    }
+    return NULL;
+}
+
+void phantom_add(struct phantoms *phantoms, const char *path, pid_t pid)
+{
+    struct phantom *phantom;
+    char *copy = strdup(path);
+
+    if (!copy)
+        return;
+    pthread_mutex_lock(&phantoms->lock);
+    phantom = find(phantoms, path, pid);
+    if (!phantom) {
+        phantom = &phantoms->ring[phantoms->next];
+        phantoms->next = (phantoms->next + 1) % PHANTOM_MAX;
+    }
+    free(phantom->path);
+    phantom->path = copy;
+    phantom->pid = pid;
+    phantom->until_ns = consul_now_ns() + PHANTOM_SECONDS * 1000000000ull;
+    pthread_mutex_unlock(&phantoms->lock);
+}
+
+bool phantom_has(struct phantoms *phantoms, const char *path, pid_t pid)
+{
+    bool has;
+
+    pthread_mutex_lock(&phantoms->lock);
+    has = find(phantoms, path, pid) != NULL;
+    pthread_mutex_unlock(&phantoms->lock);
+    return has;
+}
+
+bool phantom_remove(struct phantoms *phantoms, const char *path, pid_t pid)
+{
+    struct phantom *phantom;
+
+    pthread_mutex_lock(&phantoms->lock);
+    phantom = find(phantoms, path, pid);
+    if (phantom) {
+        free(phantom->path);
+        phantom->path = NULL;
+    }
+    pthread_mutex_unlock(&phantoms->lock);
+    return phantom != NULL;
+}

@@ -1,0 +1,509 @@
+/*
+ * services/: one directory for each service, whose files are views of one resource, /v1/health/service/X.
+ *
+ * A directory is there while the catalog has its service, from mkdir to the first registration, and, for who has just
+ * removed the last instance, a little longer.
+ */
+#include "services.h"
+
+#include "answer.h"
+#include "content.h"
+#include "document.h"
+#include "fastest.h"
+#include "instance.h"
+#include "view.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* The name of a service's own file that an instance's could be taken for. */
+#define OWN_DOCUMENT "fastest.json"
+
+/* ---- a service's directory -----------------------------------------------------------------------------------------
+ */
+
+static const struct kind kind_service;
+
+/* Directories here are never renamed, so their names need no lock. */
+static int service_of(const struct inode *dir, char service[NAME_SIZE])
+{
+    return name_decode(dir->name, NULL, service, NAME_SIZE);
+}
+
+static int read_health(struct op *op, const struct inode *dir, struct consul_snapshot **ret_snapshot)
+{
+    char service[NAME_SIZE];
+    int r = service_of(dir, service);
+
+    return r < 0 ? r : answer_read(op, INSTANCE_HEALTH, service, "", CONSUL_BLOCKS, ret_snapshot);
+}
+
+static int read_catalog(struct op *op, struct consul_snapshot **ret_snapshot)
+{
+    return op_read(op, "/v1/catalog/services", CONSUL_JSON, CONSUL_BLOCKS, 0, ret_snapshot);
+}
+
+/* What a service's directory is called where its phantom is kept. */
+static void phantom_path(const char *name, char path[NAME_SIZE + 16])
+{
+    snprintf(path, NAME_SIZE + 16, "services/%s", name);
+}
+
+static bool is_phantom(struct op *op, const char *name)
+{
+    char path[NAME_SIZE + 16];
+
+    phantom_path(name, path);
+    return phantom_has(&op->fs->phantoms, path, op->pid);
+}
+
+static int find_service(struct op *op, struct inode *dir, const char *name, struct found *found)
+{
+    struct consul_snapshot *snapshot;
+    char service[NAME_SIZE];
+    int r = name_decode(name, NULL, service, sizeof(service));
+
+    (void)dir, (void)found;
+    if (r == 0)
+        r = read_catalog(op, &snapshot);
+    if (r < 0)
+        return r;
+    if (json_object_get(snapshot->json, service) || made_has(&op->fs->made, name))
+        return 0;
+    if (!is_phantom(op, name))
+        return -ENOENT;
+    op->watched_all = false; /* nobody else may find it */
+    return op->req ? 0 : -EAGAIN;
+}
+
+static int list_catalog(struct op *op, struct lister *lister, const json_t *services)
+{
+    struct found found = {.kind = &kind_service};
+    const char *service;
+    json_t *tags;
+    int r;
+
+    json_object_foreach((json_t *)services, service, tags)
+    {
+        char name[NAME_SIZE];
+
+        if (name_encode(service, strlen(service), NULL, name) < 0) {
+            fs_count(op->fs, COUNT_NAMES_TOO_LONG);
+            continue;
+        }
+        r = lister->emit(lister, name, &found);
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+static int list_made(struct op *op, struct lister *lister, const json_t *services)
+{
+    struct found found = {.kind = &kind_service};
+    size_t n;
+    char **names = made_copy(&op->fs->made, &n), service[NAME_SIZE];
+    int r = names ? 0 : -ENOMEM;
+
+    for (size_t i = 0; i < n; i++) {
+        if (r == 0 && name_decode(names[i], NULL, service, sizeof(service)) == 0 && !json_object_get(services, service))
+            r = lister->emit(lister, names[i], &found);
+        free(names[i]);
+    }
+    free(names);
+    return r;
+}
+
+static int list_services(struct op *op, struct inode *dir, struct lister *lister)
+{
+    struct consul_snapshot *snapshot;
+    int r = read_catalog(op, &snapshot);
+
+    (void)dir;
+    if (r == 0)
+        r = list_catalog(op, lister, snapshot->json);
+    return r < 0 ? r : list_made(op, lister, snapshot->json);
+}
+
+static int make_service(struct op *op, struct inode *dir, const char *name)
+{
+    struct consul_snapshot *snapshot;
+    char service[NAME_SIZE];
+    int r;
+
+    (void)dir;
+    if (name_decode(name, NULL, service, sizeof(service)) < 0)
+        return -EINVAL;
+    r = read_catalog(op, &snapshot);
+    if (r < 0)
+        return r;
+    return json_object_get(snapshot->json, service) ? -EEXIST : made_add(&op->fs->made, name);
+}
+
+/* The directory that was made is Consul's own from now on: as soon as the catalog has it, or it would be gone a while.
+ */
+static int service_registered(struct op *op, const char *service, const char *name)
+{
+    struct consul_snapshot *snapshot;
+    int r;
+
+    if (!made_has(&op->fs->made, name))
+        return 0;
+    r = read_catalog(op, &snapshot);
+    if (r == 0 && json_object_get(snapshot->json, service))
+        made_remove(&op->fs->made, name);
+    return r == -EINPROGRESS ? r : 0;
+}
+
+/* Only Consul's instances keep a directory from being removed; its other files are views of them. */
+static int remove_service(struct op *op, struct inode *dir, const char *name)
+{
+    struct consul_snapshot *snapshot;
+    char path[NAME_SIZE + 16], service[NAME_SIZE];
+    bool was_made, was_phantom;
+    int r = name_decode(name, NULL, service, sizeof(service));
+
+    (void)dir;
+    if (r == 0)
+        r = answer_read(op, INSTANCE_HEALTH, service, "", CONSUL_BLOCKS, &snapshot);
+    if (r < 0)
+        return r;
+    if (json_array_size(snapshot->json) > 0)
+        return -ENOTEMPTY;
+    phantom_path(name, path);
+    was_made = made_remove(&op->fs->made, name);
+    was_phantom = phantom_remove(&op->fs->phantoms, path, op->pid);
+    return was_made || was_phantom ? 0 : -ENOTEMPTY; /* instances that we may not see */
+}
+
+/* ---- views
+ * ----------------------------------------------------------------------------------------------------------- */
+
+static int find_lines(struct op *op, struct inode *dir, enum view_status best, enum view_status worst,
+                      struct found *found)
+{
+    struct consul_snapshot *snapshot;
+    size_t len;
+    char *data;
+    int r = read_health(op, dir, &snapshot);
+
+    if (r == 0)
+        r = view_addresses(snapshot->json, best, worst, &data, &len);
+    return r < 0 ? r : answer_show(found, snapshot, data, len);
+}
+
+static int find_all(struct op *op, struct inode *dir, const char *name, struct found *found)
+{
+    (void)name;
+    return find_lines(op, dir, VIEW_PASSING, VIEW_CRITICAL, found);
+}
+
+static int find_passing(struct op *op, struct inode *dir, const char *name, struct found *found)
+{
+    (void)name;
+    return find_lines(op, dir, VIEW_PASSING, VIEW_PASSING, found);
+}
+
+static int find_warning(struct op *op, struct inode *dir, const char *name, struct found *found)
+{
+    (void)name;
+    return find_lines(op, dir, VIEW_WARNING, VIEW_WARNING, found);
+}
+
+static int find_critical(struct op *op, struct inode *dir, const char *name, struct found *found)
+{
+    (void)name;
+    return find_lines(op, dir, VIEW_CRITICAL, VIEW_CRITICAL, found);
+}
+
+static int find_tags(struct op *op, struct inode *dir, const char *name, struct found *found)
+{
+    struct consul_snapshot *snapshot;
+    size_t len;
+    char *data;
+    int r = read_health(op, dir, &snapshot);
+
+    (void)name;
+    if (r == 0)
+        r = view_tags(snapshot->json, &data, &len);
+    return r < 0 ? r : answer_show(found, snapshot, data, len);
+}
+
+/*
+ * A view goes with the instances that it shows: when none is left, as `rm -r` finds it, it is as good as gone. Before
+ * that there is nothing that its removal could mean.
+ */
+static int unlink_view(struct op *op, struct inode *dir, const char *name)
+{
+    struct consul_snapshot *snapshot;
+    int r = read_health(op, dir, &snapshot);
+
+    (void)name;
+    if (r < 0)
+        return r;
+    return json_array_size(snapshot->json) == 0 ? 0 : -EPERM;
+}
+
+/* ---- fastest
+ * --------------------------------------------------------------------------------------------------------- */
+
+static int find_fastest(struct op *op, struct inode *dir, const char *name, struct found *found)
+{
+    char service[NAME_SIZE];
+    int r = service_of(dir, service);
+
+    (void)name, (void)found;
+    if (r == 0)
+        r = fastest_exists(op, service);
+    if (r != -ENOENT || !is_phantom(op, dir->name))
+        return r;
+    op->watched_all = false;
+    return op->req ? 0 : -EAGAIN;
+}
+
+static int read_fastest(struct op *op, struct inode *dir, enum fastest_form form, struct content **ret_content)
+{
+    char service[NAME_SIZE];
+    int r = service_of(dir, service);
+
+    if (r == 0)
+        r = fastest_read(op, service, form, ret_content);
+    if (r != -ENOENT || !is_phantom(op, dir->name))
+        return r;
+    *ret_content = content_take(NULL, 0, 0);
+    return *ret_content ? 0 : -ENOMEM;
+}
+
+static int read_fastest_line(struct op *op, struct inode *dir, const char *name, struct content **ret_content)
+{
+    (void)name;
+    return read_fastest(op, dir, FASTEST_LINE, ret_content);
+}
+
+static int read_fastest_document(struct op *op, struct inode *dir, const char *name, struct content **ret_content)
+{
+    (void)name;
+    return read_fastest(op, dir, FASTEST_DOCUMENT, ret_content);
+}
+
+/* ---- instances
+ * ------------------------------------------------------------------------------------------------------- */
+
+static const struct kind kind_instance;
+
+static int parse_instance(struct op *op, const char *name, char id[NAME_SIZE], char node[NAME_SIZE])
+{
+    char *local = answer_local_node(op->fs);
+    int r = view_owned_parse(name, local, OWN_DOCUMENT, id, node);
+
+    free(local);
+    return r;
+}
+
+static int find_instance(struct op *op, struct inode *dir, const char *name, struct found *found)
+{
+    struct consul_snapshot *snapshot;
+    char id[NAME_SIZE], node[NAME_SIZE];
+    int r = parse_instance(op, name, id, node);
+
+    if (r == 0)
+        r = read_health(op, dir, &snapshot);
+    if (r == 0)
+        r = answer_show_document(found, snapshot, view_find_instance(snapshot->json, id, node));
+    return r;
+}
+
+static int list_instances(struct op *op, struct inode *dir, struct lister *lister)
+{
+    struct consul_snapshot *snapshot;
+    char name[NAME_SIZE], *local;
+    json_t *entry;
+    size_t i;
+    int r = read_health(op, dir, &snapshot);
+
+    if (r < 0)
+        return r;
+    local = answer_local_node(op->fs);
+    json_array_foreach(snapshot->json, i, entry)
+    {
+        r = view_owned_name(view_instance_id(entry), view_instance_node(entry), local, OWN_DOCUMENT, name);
+        r = answer_list_document(op, lister, r, name, snapshot, entry, &kind_instance);
+        if (r < 0)
+            break;
+    }
+    free(local);
+    return r;
+}
+
+/* 0 and the ID, if it would be this mount's agent that registers it. */
+static int parse_own_instance(struct op *op, const char *name, char id[NAME_SIZE])
+{
+    char node[NAME_SIZE], *local;
+    int r;
+
+    if (!strchr(name, '@')) /* a bare name is the agent's own, even if we don't know what it is called */
+        return view_owned_parse(name, "", OWN_DOCUMENT, id, node);
+    local = answer_local_node(op->fs);
+    r = view_owned_parse(name, local, OWN_DOCUMENT, id, node);
+    if (r == 0 && (!local || strcmp(local, node) != 0)) {
+        instance_refuse(op, "/v1/agent/service/register",
+                        "\"%s\" would belong to the agent of node \"%s\", not to ours", id, node);
+        r = -EPERM;
+    }
+    free(local);
+    return r;
+}
+
+static bool is_document_name(const char *name)
+{
+    size_t len = strlen(name);
+
+    return len > 5 && strcmp(name + len - 5, ".json") == 0;
+}
+
+static int may_create_instance(struct op *op, struct inode *dir, const char *name)
+{
+    char id[NAME_SIZE];
+    int r;
+
+    (void)dir;
+    if (!is_document_name(name))
+        return -EPERM;
+    r = parse_own_instance(op, name, id);
+    return r == -ENOENT ? -EINVAL : r;
+}
+
+static int store_instance(struct op *op, struct inode *dir, const char *name, const char *data, size_t len)
+{
+    char service[NAME_SIZE], id[NAME_SIZE];
+    int r = service_of(dir, service);
+
+    if (r == 0)
+        r = parse_own_instance(op, name, id);
+    if (r == 0)
+        r = instance_register(op, service, id, data, len);
+    return r < 0 ? r : service_registered(op, service, dir->name);
+}
+
+static int unlink_instance(struct op *op, struct inode *dir, const char *name)
+{
+    char service[NAME_SIZE], id[NAME_SIZE], node[NAME_SIZE], path[NAME_SIZE + 16];
+    int r = service_of(dir, service);
+
+    if (r == 0)
+        r = parse_instance(op, name, id, node);
+    phantom_path(dir->name, path);
+    return r < 0 ? r : instance_deregister(op, service, id, node, path);
+}
+
+/* ---- SERVICE.json
+ * ---------------------------------------------------------------------------------------------------- */
+
+static int find_document(struct op *op, struct inode *dir, const char *name, struct found *found)
+{
+    struct consul_snapshot *snapshot;
+    char service[NAME_SIZE];
+    int r = view_json_parse(name, service);
+
+    (void)dir;
+    if (r == 0)
+        r = answer_read(op, INSTANCE_HEALTH, service, "", CONSUL_BLOCKS, &snapshot);
+    if (r < 0)
+        return r;
+    return answer_show_document(found, snapshot, json_array_size(snapshot->json) > 0 ? snapshot->json : NULL);
+}
+
+static int may_create_document(struct op *op, struct inode *dir, const char *name)
+{
+    char service[NAME_SIZE];
+
+    (void)op, (void)dir;
+    if (!is_document_name(name))
+        return -EPERM;
+    return view_json_parse(name, service) < 0 ? -EINVAL : 0;
+}
+
+static int store_document(struct op *op, struct inode *dir, const char *name, const char *data, size_t len)
+{
+    char service[NAME_SIZE], directory[NAME_SIZE];
+    int r = view_json_parse(name, service);
+
+    (void)dir;
+    if (r == 0)
+        r = instance_register(op, service, NULL, data, len);
+    if (r == 0)
+        r = name_encode(service, strlen(service), NULL, directory);
+    return r < 0 ? r : service_registered(op, service, directory);
+}
+
+/* ---- the rows
+ * -------------------------------------------------------------------------------------------------------- */
+
+#define VIEW(file, function)                                                                                           \
+    {                                                                                                                  \
+        .name = file, .mode = S_IFREG | 0444, .find = function, .unlink = unlink_view                                  \
+    }
+
+static const struct kind kind_all = VIEW("all", find_all);
+static const struct kind kind_passing = VIEW("passing", find_passing);
+static const struct kind kind_warning = VIEW("warning", find_warning);
+static const struct kind kind_critical = VIEW("critical", find_critical);
+static const struct kind kind_tags = VIEW("tags", find_tags);
+
+static const struct kind kind_fastest = {
+    .name = "fastest",
+    .mode = S_IFREG | 0444,
+    .flags = KIND_COSTLY,
+    .find = find_fastest,
+    .read = read_fastest_line,
+    .unlink = unlink_view,
+};
+
+static const struct kind kind_fastest_document = {
+    .name = OWN_DOCUMENT,
+    .mode = S_IFREG | 0444,
+    .flags = KIND_COSTLY,
+    .find = find_fastest,
+    .read = read_fastest_document,
+    .unlink = unlink_view,
+};
+
+static const struct kind kind_instance = {
+    .mode = S_IFREG | 0644,
+    .find = find_instance,
+    .list = list_instances,
+    .store = store_instance,
+    .complete = document_complete,
+    .may_create = may_create_instance,
+    .unlink = unlink_instance,
+};
+
+/* Instances first: `rm -r` removes in the order of the listing, and the views when nothing is left to view. */
+static const struct kind *const service_rows[] = {
+    &kind_instance, &kind_fastest, &kind_fastest_document, &kind_passing, &kind_warning, &kind_critical, &kind_all,
+    &kind_tags,     NULL,
+};
+
+static const struct kind kind_service = {
+    .mode = S_IFDIR | 0755,
+    .rows = service_rows,
+    .find = find_service,
+    .list = list_services,
+    .mkdir = make_service,
+    .rmdir = remove_service,
+};
+
+static const struct kind kind_service_document = {
+    .mode = S_IFREG | 0644,
+    .flags = KIND_HIDDEN,
+    .find = find_document,
+    .store = store_document,
+    .complete = document_complete,
+    .may_create = may_create_document,
+};
+
+/* A service may be called "web.json": what is listed wins over what is not. */
+static const struct kind *const services_rows[] = {&kind_service, &kind_service_document, NULL};
+
+const struct kind kind_services = {.name = "services", .mode = S_IFDIR | 0755, .rows = services_rows};

@@ -1,0 +1,118 @@
+/*
+ * The mount's table of contents, and how lookup and listing walk it.
+ */
+#include "tree.h"
+
+#include "checks.h"
+#include "content.h"
+#include "kv.h"
+#include "nodes.h"
+#include "self.h"
+#include "services.h"
+#include "status.h"
+
+#include <errno.h>
+#include <string.h>
+
+static const struct kind *const root_rows[] = {
+    &kind_kv, &kind_services, &kind_nodes, &kind_checks, &kind_status, NULL,
+};
+
+const struct kind kind_root = {.name = "", .mode = S_IFDIR | 0755, .rows = root_rows};
+
+/* ---- lookup ------------------------------------------------------------------------------------------------------ */
+
+static int find_in_row(struct op *op, struct inode *dir, const struct kind *row, const char *name,
+                       struct found *ret_found)
+{
+    int r = 0;
+
+    if (row->name && strcmp(row->name, name) != 0)
+        return -ENOENT;
+    *ret_found = (struct found){.kind = row};
+    if (row->find)
+        r = row->find(op, dir, name, ret_found);
+    return r;
+}
+
+int tree_find(struct op *op, struct inode *dir, const char *name, struct found *ret_found)
+{
+    const struct kind *const *row = dir->kind->rows;
+    int r;
+
+    if (dir == op->fs->root && strcmp(name, kind_self.name) == 0) {
+        *ret_found = (struct found){.kind = &kind_self};
+        return 0;
+    }
+    for (; row && *row; row++) {
+        r = find_in_row(op, dir, *row, name, ret_found);
+        if (r != -ENOENT)
+            return r;
+    }
+    return -ENOENT;
+}
+
+/* ---- listing ----------------------------------------------------------------------------------------------------- */
+
+static int list_row(struct op *op, struct inode *dir, const struct kind *row, struct lister *lister)
+{
+    struct found found = {.kind = row};
+    int r;
+
+    if (row->list)
+        return row->list(op, dir, lister);
+    if (row->flags & KIND_HIDDEN || !row->name)
+        return 0;
+    if (row->find) {
+        r = row->find(op, dir, row->name, &found);
+        if (r < 0)
+            return r == -ENOENT ? 0 : r;
+    }
+    return lister->emit(lister, row->name, &found);
+}
+
+int tree_list(struct op *op, struct inode *dir, struct lister *lister)
+{
+    const struct kind *const *row = dir->kind->rows;
+    int r;
+
+    for (; row && *row; row++) {
+        r = list_row(op, dir, *row, lister);
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+/* ---- what is new --------------------------------------------------------------------------------------------------
+ */
+
+int tree_row_for_new(struct op *op, struct inode *dir, const char *name, bool directory, const struct kind **ret_kind)
+{
+    const struct kind *const *row = dir->kind->rows;
+    int r = -EPERM;
+
+    for (; row && *row; row++) {
+        if ((*row)->name && strcmp((*row)->name, name) != 0)
+            continue;
+        if (directory ? !(*row)->mkdir : !(*row)->may_create)
+            continue;
+        r = directory ? 0 : (*row)->may_create(op, dir, name);
+        if (r == 0) {
+            *ret_kind = *row;
+            return 0;
+        }
+    }
+    return r;
+}
+
+int tree_content(struct op *op, struct inode *dir, const char *name, struct found *found, bool even_if_costly)
+{
+    const struct kind *kind = found->kind;
+
+    if (found->content || !kind->read || kind->flags & KIND_DIRECT)
+        return 0;
+    if (kind->flags & KIND_COSTLY && !even_if_costly)
+        return 0;
+    return kind->read(op, dir, name, &found->content);
+}

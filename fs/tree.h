@@ -1,0 +1,85 @@
+/*
+ * The tree: one table of node kinds. Lookup and listing walk the same rows, so they cannot disagree.
+ *
+ * A row is a name, or a pattern whose names come from Consul; what its functions are is what the node can do: the
+ * dispatcher turns a missing one into the errno that POSIX has for it. A new Consul endpoint is a new row and its view.
+ */
+#ifndef CONSULFS_TREE_H
+#define CONSULFS_TREE_H
+
+#include "op.h"
+
+struct content;
+struct kind;
+
+/* What a directory's row found under a name. */
+struct found {
+    const struct kind *kind;
+    struct content *content; /* a file's bytes, counted; NULL: made when it is opened */
+    uint64_t mtime_ns;       /* 0: the mount's beginning */
+};
+
+/* Collects a listing. */
+struct lister {
+    void *arg;
+    /* `found` may have no content although the file has some: then only the name is told. Takes its reference. */
+    int (*emit)(struct lister *lister, const char *name, const struct found *found);
+    bool with_content; /* contents are welcome where they cost nothing more */
+};
+
+enum kind_flags {
+    KIND_HIDDEN = 1 << 0, /* not listed */
+    KIND_DIRECT = 1 << 1, /* its bytes are made at each open and never cached */
+    KIND_COSTLY = 1 << 2, /* finding out its size costs more than a look: a listing leaves it out */
+    KIND_STREAM = 1 << 3,
+};
+
+struct kind {
+    const char *name; /* in its directory; NULL: a pattern */
+    mode_t mode;      /* type and permissions before umask */
+    unsigned flags;
+    const struct kind *const *rows; /* of a directory */
+
+    /*
+     * What a pattern (or a name that is not always there) is under `name` in `dir`: 0, -ENOENT, -EINPROGRESS, or the
+     * error that kept it from finding out. NULL: a literal name that is always there. Needs to set only content and
+     * mtime_ns; kind is this row.
+     */
+    int (*find)(struct op *op, struct inode *dir, const char *name, struct found *ret_found);
+    /* All names of the pattern. Agrees with find. */
+    int (*list)(struct op *op, struct inode *dir, struct lister *lister);
+    /* The bytes of a file in `dir` whose find does not give them. */
+    int (*read)(struct op *op, struct inode *dir, const char *name, struct content **ret_content);
+
+    /*
+     * The whole new value of the file `name` in `dir`, which need not exist. Stores it and returns 0, parking as often
+     * as it needs to. op->handle is the descriptor; it alone uses it until it is done.
+     */
+    int (*store)(struct op *op, struct inode *dir, const char *name, const char *data, size_t len);
+    /* Is this a whole document? >0 yes, 0 not yet, <0 it never will be. NULL: the size of the write is a hint. */
+    int (*complete)(const char *data, size_t len);
+    /* Whether a file of this name may be created in `dir` as this kind: 0 or a negative errno. */
+    int (*may_create)(struct op *op, struct inode *dir, const char *name);
+    /* O_CREAT|O_EXCL: makes the (empty) file at once, -EEXIST if there is one. NULL: created when it is stored. */
+    int (*create_exclusive)(struct op *op, struct inode *dir, const char *name);
+    int (*unlink)(struct op *op, struct inode *dir, const char *name);
+    int (*mkdir)(struct op *op, struct inode *dir, const char *name);
+    int (*rmdir)(struct op *op, struct inode *dir, const char *name);
+    int (*rename)(struct op *op, struct inode *dir, const char *name, struct inode *new_dir, const char *new_name,
+                  unsigned flags);
+    size_t (*max_len)(struct fs *fs); /* of a value that store takes; NULL: 1 MiB */
+    unsigned block_size;              /* st_blksize; 0: 4096 */
+};
+
+extern const struct kind kind_root, kind_self;
+
+/* What `name` is in `dir`. As kind.find. */
+int tree_find(struct op *op, struct inode *dir, const char *name, struct found *ret_found);
+int tree_list(struct op *op, struct inode *dir, struct lister *lister);
+/* The row that takes a new file or directory of this name. -EPERM when none does. */
+int tree_row_for_new(struct op *op, struct inode *dir, const char *name, bool directory, const struct kind **ret_kind);
+
+/* Bytes and attributes of what was found; reads the content unless it is costly or made at each open. */
+int tree_content(struct op *op, struct inode *dir, const char *name, struct found *found, bool even_if_costly);
+
+#endif
