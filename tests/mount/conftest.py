@@ -1,0 +1,142 @@
+"""Fixtures: a shared agent, agents of a test's own, mounts, proxies, health servers."""
+
+import shutil
+import threading
+
+import pytest
+
+pytest.register_assert_rewrite("harness")
+
+from harness.agent import Agent, consul_binary  # noqa: E402  (after the rewrite is registered)
+from harness.health import HealthServer  # noqa: E402
+from harness.mount import BINARY, Mount  # noqa: E402
+from harness.proxy import Proxy  # noqa: E402
+from harness.wait import wait_until  # noqa: E402
+
+# A test that hangs does so inside the mount; ending the daemon ends the hang with an error on the line that hung.
+TEST_TIMEOUT = 90
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "limit(seconds): how long the test may take before its mounts are killed")
+
+
+@pytest.fixture(scope="session")
+def consul():
+    return consul_binary()
+
+
+@pytest.fixture(scope="session")
+def shared_agent(consul, tmp_path_factory):
+    agent = Agent(consul, tmp_path_factory.mktemp("shared")).start()
+    try:
+        yield agent.wait_ready()
+    finally:
+        agent.kill()
+
+
+@pytest.fixture
+def agent(shared_agent):
+    """The agent that all tests share, empty. What would hurt others (pausing it, ACLs) needs a `new_agent`."""
+    shared_agent.wipe()
+    return shared_agent
+
+
+@pytest.fixture
+def new_agent(consul, tmp_path):
+    """Makes agents of the test's own, started and ready by default: new_agent(node="n2", dev=False, …)."""
+    agents = []
+
+    def make(start=True, ready=True, **arguments):
+        agent = Agent(consul, tmp_path, **arguments)
+        agents.append(agent)
+        if start:
+            agent.start()
+        return agent.wait_ready() if start and ready else agent
+
+    yield make
+    for agent in agents:
+        agent.kill()
+
+
+@pytest.fixture
+def proxy_for():
+    """Puts a counting, misbehaving proxy before an agent."""
+    proxies = []
+
+    def make(agent):
+        proxies.append(Proxy(agent.host, agent.port))
+        return proxies[-1]
+
+    yield make
+    for proxy in proxies:
+        proxy.close()
+
+
+@pytest.fixture
+def proxy(agent, proxy_for):
+    return proxy_for(agent)
+
+
+@pytest.fixture
+def mount(request, tmp_path):
+    """
+    Mounts: mount(agent_or_proxy, timeout=3, ro=True, args=("-d",), env={…}). At the test's end all are unmounted and
+    their daemons must have ended well.
+    """
+    mounts = request.node.mounts = []
+
+    def make(server=None, args=(), env=None, **options):
+        address = server if server is None or isinstance(server, str) else server.http
+        mounts.append(Mount(tmp_path / f"mount-{len(mounts)}", address, options, args, env))
+        return mounts[-1].start()
+
+    marker = request.node.get_closest_marker("limit")
+    limit = marker.args[0] if marker else TEST_TIMEOUT
+
+    def abort_all():
+        for mount in mounts:
+            mount.abort(f"the test was not done after {limit} s")
+
+    watchdog = threading.Timer(limit, abort_all)
+    watchdog.start()
+    yield make
+    watchdog.cancel()
+    failures = []
+    for mount in reversed(mounts):
+        try:
+            mount.end()
+        except AssertionError as failure:
+            failures.append(failure)
+    if failures:
+        raise failures[0]
+
+
+@pytest.fixture
+def mnt(mount, agent):
+    """The shared agent, empty, mounted with no options."""
+    return mount(agent)
+
+
+@pytest.fixture
+def health_server():
+    servers = []
+
+    def make(**arguments):
+        servers.append(HealthServer(**arguments))
+        return servers[-1]
+
+    yield make
+    for server in servers:
+        server.close()
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    """A failure comes with what the daemon said and a line that reproduces it."""
+    report = (yield).get_result()
+    if report.failed:
+        for mount in getattr(item, "mounts", []):
+            report.sections.append((" ".join(mount.command), mount.log))
+        again = f"cd {item.config.rootpath} && CONSULFS_BIN={BINARY} /usr/bin/python3 -m pytest '{item.nodeid}'"
+        report.sections.append(("again", again))

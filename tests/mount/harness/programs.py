@@ -1,0 +1,40 @@
+"""Running ordinary programs on a mount, and reading what they could not do."""
+
+import contextlib
+import errno
+import os
+import subprocess
+
+import pytest
+
+
+def sh(script, shell="sh", check=True, timeout=20, cwd="/", **arguments):
+    """
+    Runs a script in a directory; returns the completed process with its output as text. The shell changes there, not
+    subprocess: until its child has called exec this process stands still, and so would a proxy of ours that the
+    mount needs for the chdir().
+    """
+    command = [shell, "-c", f'cd "$0" || exit; {script}', os.fspath(cwd)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, cwd="/", **arguments)
+    if check:
+        assert done.returncode == 0, f"{script!r} ended with {done.returncode}: {done.stderr}{done.stdout}"
+    return done
+
+
+@contextlib.contextmanager
+def fails_with(*codes):
+    """The block must fail with one of these errno values."""
+    with pytest.raises(OSError) as caught:
+        yield
+    names = [errno.errorcode[code] for code in codes]
+    assert caught.value.errno in codes, f"{errno.errorcode.get(caught.value.errno)} instead of {' or '.join(names)}"
+
+
+@contextlib.contextmanager
+def opened(path, flags, mode=0o644):
+    """A descriptor, with no buffering of Python's between the test and the file system."""
+    fd = os.open(path, flags, mode)
+    try:
+        yield fd
+    finally:
+        os.close(fd)

@@ -1,0 +1,268 @@
+"""What changes in Consul is seen at once, and when nothing changes nothing is asked."""
+
+import concurrent.futures
+import errno
+import os
+import subprocess
+import time
+
+from harness.programs import fails_with, opened, sh
+from harness.proxy import Stall
+from harness.wait import wait_equal, wait_until
+
+
+def wait_watched(proxy, read):
+    """Reads until that takes no request any more: from then on a change must be told to the mount."""
+
+    def silent():
+        with proxy.record() as seen:
+            read()
+        return not seen.not_blocking
+
+    wait_until(silent, "reads are answered from memory")
+
+
+def seen_after(change, read):
+    """How many seconds after the change was done a read shows it."""
+    before = read()
+    change()
+    began = time.monotonic()
+    wait_until(lambda: read() != before, "the change is seen")
+    return time.monotonic() - began
+
+
+def nearly_all(times, limit):
+    """The machine may be busy for a moment; a mechanism that polls would be late again and again."""
+    times.sort()
+    assert times[-3] < limit, f"seconds: {', '.join(f'{t:.3f}' for t in times)}"
+
+
+# Changes are seen
+
+
+def test_value_changes(mount, agent, proxy):
+    agent.kv_set("d/a", b"0")
+    mnt = mount(proxy)
+    wait_watched(proxy, (mnt / "kv/d/a").read_bytes)
+    times = []
+    for n in range(1, 21):
+        times.append(seen_after(lambda n=n: agent.kv_set("d/a", b"%d" % n), (mnt / "kv/d/a").read_bytes))
+    nearly_all(times, 0.1)
+
+
+def test_size_changes(mount, agent, proxy):
+    agent.kv_set("a", b"")
+    mnt = mount(proxy)
+
+    def size():
+        return os.stat(mnt / "kv/a").st_size
+
+    wait_watched(proxy, size)
+    nearly_all([seen_after(lambda n=n: agent.kv_set("a", b"x" * n), size) for n in range(1, 11)], 0.1)
+
+
+def test_names_change(mount, agent, proxy):
+    agent.kv_set("d/a", b"")
+    mnt = mount(proxy)
+
+    def names():
+        return sorted(os.listdir(mnt / "kv/d"))
+
+    wait_watched(proxy, names)
+    times = []
+    for n in range(5):
+        times.append(seen_after(lambda n=n: agent.kv_set(f"d/b{n}", b""), names))
+        times.append(seen_after(lambda n=n: agent.client.kv.delete(f"d/b{n}"), names))
+    nearly_all(times, 0.1)
+
+
+def test_absent_name_appears(mount, agent, proxy):
+    """Absence is cached too, and must end."""
+    agent.kv_set("d/a", b"")
+    mnt = mount(proxy)
+
+    def there():
+        return os.path.exists(mnt / "kv/d/new")
+
+    os.listdir(mnt / "kv/d")
+    wait_watched(proxy, there)
+    times = []
+    for _ in range(5):
+        times.append(seen_after(lambda: agent.kv_set("d/new", b""), there))
+        times.append(seen_after(lambda: agent.client.kv.delete("d/new"), there))
+    nearly_all(times, 0.1)
+
+
+def test_health_changes(mount, agent, proxy):
+    agent.register("web", Port=1)
+    mnt = mount(proxy)
+    passing = (mnt / "services/web/passing").read_text
+    wait_watched(proxy, passing)
+    times = []
+    for status in ("critical", "passing") * 5:
+        times.append(seen_after(lambda s=status: agent.set_status("web", "web", s), passing))
+    nearly_all(times, 0.1)
+
+
+def test_services_come_and_go(mount, agent, proxy):
+    mnt = mount(proxy)
+
+    def names():
+        return sorted(os.listdir(mnt / "services"))
+
+    wait_watched(proxy, names)
+    times = []
+    for n in range(5):
+        times.append(seen_after(lambda n=n: agent.register(f"web-{n}"), names))
+    nearly_all(times, 0.1)
+
+
+def test_written_through_another_mount(mount, agent):
+    one, other = mount(agent), mount(agent)
+    for n in range(20):
+        (one / "kv/a").write_bytes(b"%d" % n)
+        wait_equal(lambda n=n: (other / "kv/a").read_bytes(), b"%d" % n, timeout=1)
+
+
+def test_own_writes_are_read_back_at_once(mnt, agent):
+    for n in range(200):
+        (mnt / "kv/a").write_bytes(b"%d" % n)
+        assert (mnt / "kv/a").read_bytes() == b"%d" % n
+        assert os.stat(mnt / "kv/a").st_size == len(str(n))
+    os.unlink(mnt / "kv/a")
+    assert not os.path.exists(mnt / "kv/a")
+
+
+def test_own_writes_never_go_back(mnt):
+    """An answer to a watch that was under way must not undo what has been written since."""
+    for n in range(100):
+        name = mnt / f"kv/d/{n % 3}"
+        if n < 3:
+            os.makedirs(mnt / "kv/d", exist_ok=True)
+        name.write_bytes(b"%d" % n)
+        until = time.monotonic() + 0.02
+        while time.monotonic() < until:
+            assert name.read_bytes() == b"%d" % n
+
+
+# An open descriptor keeps the version that it opened
+
+
+def test_open_descriptor_keeps_the_whole_old_value(mount, agent, proxy):
+    old, new = b"old!" * 25_000, b"the new one"
+    agent.kv_set("a", old)
+    mnt = mount(proxy)
+    wait_watched(proxy, (mnt / "kv/a").read_bytes)
+    with opened(mnt / "kv/a", os.O_RDONLY) as fd:
+        start = os.read(fd, 10)
+        agent.kv_set("a", new)
+        wait_equal((mnt / "kv/a").read_bytes, new)
+        assert start + os.read(fd, 1 << 20) == old
+        assert os.fstat(fd).st_size == len(old)
+        assert os.pread(fd, 4, 99_996) == b"old!"
+
+
+def test_open_descriptor_of_a_removed_key(mnt, agent):
+    agent.kv_set("a", b"value")
+    with opened(mnt / "kv/a", os.O_RDONLY) as fd:
+        agent.client.kv.delete("a")
+        wait_equal(lambda: os.path.exists(mnt / "kv/a"), False)
+        assert os.read(fd, 100) == b"value"
+
+
+def test_open_view_keeps_its_version(mnt, agent):
+    agent.register("web", Port=1, Address="10.0.0.1")
+    with opened(mnt / "services/web/all", os.O_RDONLY) as fd:
+        agent.register("web", Port=22222, Address="10.0.0.2")
+        wait_equal((mnt / "services/web/all").read_text, "10.0.0.2:22222\n")
+        assert os.read(fd, 100) == b"10.0.0.1:1\n"
+
+
+def test_a_new_version_is_a_new_inode(mnt, agent):
+    """By which tail -F, and whoever maps the file, know that it was replaced."""
+    agent.kv_set("a", b"old")
+    before = os.stat(mnt / "kv/a").st_ino
+    assert os.stat(mnt / "kv/a").st_ino == before
+    agent.kv_set("a", b"new")
+    wait_equal((mnt / "kv/a").read_bytes, b"new")
+    assert os.stat(mnt / "kv/a").st_ino != before
+
+
+def test_inotify_tells_of_a_remote_change(mount, agent, proxy):
+    agent.kv_set("a", b"old")
+    mnt = mount(proxy)
+    wait_watched(proxy, (mnt / "kv/a").read_bytes)
+    command = ["inotifywait", "-e", "delete_self", "-t", "5", mnt / "kv/a"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as watcher:
+        for line in watcher.stderr:
+            if "established" in line:
+                break
+        agent.kv_set("a", b"new")
+        assert watcher.wait() == 0
+
+
+# Nothing changes, nothing is asked
+
+
+def test_idle_mount_sends_nothing_but_blocking_queries(mount, agent, proxy):
+    agent.kv_set("app/a", b"value")
+    agent.kv_set("app/d/b", b"value")
+    agent.register("web", Port=1)
+    mnt = mount(proxy)
+    script = (
+        "cat kv/app/a kv/app/d/b services/web/passing services/web.json nodes/n1/address "
+        "&& stat kv/app/a services/web && ls -l kv kv/app services services/web nodes checks/passing"
+    )
+
+    def use():
+        sh(script, cwd=mnt.path)
+        assert not os.path.exists(mnt / "kv/app/absent")
+
+    wait_watched(proxy, use)
+    rounds = 0
+    with proxy.record() as seen:
+        end = time.monotonic() + 10
+        while time.monotonic() < end:
+            use()
+            rounds += 1
+    assert seen.not_blocking == []
+    assert len(seen) < 20, "blocking queries wait for minutes"
+    assert rounds > 50
+
+
+def test_mount_that_nobody_uses_sends_nothing(mount, agent, proxy):
+    mount(proxy)
+    with proxy.record() as seen:
+        time.sleep(2)
+    assert seen.not_blocking == []
+
+
+# Identical requests under way are one
+
+
+def test_identical_requests_are_one(mount, agent, proxy):
+    agent.register("web", Port=1)
+    mnt = mount(proxy)
+    # Different files, which are views of the same answer; the kernel itself makes one lookup of one name.
+    names = ["passing", "warning", "critical", "all", "tags", "web.json"]
+    os.listdir(mnt / "services")
+    with concurrent.futures.ThreadPoolExecutor(len(names)) as pool, proxy.record() as seen:
+        with proxy.fault(Stall(), path="/v1/health/service/web", blocking=False) as fault:
+            reads = [pool.submit((mnt / "services/web" / name).read_text) for name in names]
+            wait_until(lambda: fault.hits, "the request is under way")
+            assert not any(read.done() for read in reads)
+        assert all(read.result() is not None for read in reads)
+    assert len(seen.matching(path="/v1/health/service/web", blocking=False)) == 1
+
+
+def test_absent_key_is_asked_for_once(mount, agent, proxy):
+    agent.kv_set("d/a", b"")
+    mnt = mount(proxy)
+    os.listdir(mnt / "kv/d")
+
+    def miss():
+        for _ in range(10):
+            with fails_with(errno.ENOENT):
+                os.stat(mnt / "kv/d/absent")
+
+    wait_watched(proxy, miss)
