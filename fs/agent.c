@@ -26,17 +26,37 @@ void agent_destroy(struct agent_facts *facts)
     pthread_mutex_destroy(&facts->lock);
 }
 
+/* agent.lock is held. */
+static bool is_own_datacenter(const struct fs *fs)
+{
+    const char *wanted = fs->options->datacenter;
+
+    return !wanted || (fs->agent.datacenter && strcmp(wanted, fs->agent.datacenter) == 0);
+}
+
+bool fs_shows_agent(struct fs *fs)
+{
+    bool shows;
+
+    pthread_mutex_lock(&fs->agent.lock);
+    shows = is_own_datacenter(fs);
+    pthread_mutex_unlock(&fs->agent.lock);
+    return shows;
+}
+
 char *fs_agent_node(struct fs *fs)
 {
     char *node;
 
     pthread_mutex_lock(&fs->agent.lock);
-    node = fs->agent.node ? strdup(fs->agent.node) : NULL;
+    /* With datacenter= the tree shows another one, where this agent has no services. */
+    node = fs->agent.node && is_own_datacenter(fs) ? strdup(fs->agent.node) : NULL;
     pthread_mutex_unlock(&fs->agent.lock);
     return node;
 }
 
-/* ---- one request, waited for -------------------------------------------------------------------------------------- */
+/* ---- one request, waited for --------------------------------------------------------------------------------------
+ */
 
 struct wait {
     pthread_mutex_t lock;
@@ -80,7 +100,8 @@ static int ask(struct fs *fs, const char *path, char **ret_body)
     return r;
 }
 
-/* ---- what the agent says of itself --------------------------------------------------------------------------------- */
+/* ---- what the agent says of itself ---------------------------------------------------------------------------------
+ */
 
 static void set(char **to, const json_t *value)
 {
@@ -138,7 +159,8 @@ int agent_connect(struct fs *fs, char **ret_error)
     return 0;
 }
 
-/* ---- later --------------------------------------------------------------------------------------------------------- */
+/* ---- later ---------------------------------------------------------------------------------------------------------
+ */
 
 static void *connect_thread(void *arg)
 {

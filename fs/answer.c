@@ -55,7 +55,7 @@ int answer_list_document(struct op *op, struct lister *lister, int r, const char
     struct found found = {.kind = kind, .mtime_ns = snapshot->seen_ns};
 
     if (r == -ENAMETOOLONG || r == -EINVAL) {
-        fs_count(op->fs, COUNT_NAMES_TOO_LONG);
+        fs_name_left_out(op->fs);
         return 0;
     }
     if (r == 0 && lister->with_content)

@@ -10,8 +10,7 @@
 #define ADDRESSES_MAX 32 /* that the catalog has for one instance; more are not looked at */
 #define BETTER_NS 1000000u
 
-/* ---- how an instance can be probed ---------------------------------------------------------------------------------
- */
+/* ---- how an instance can be probed ------------------------------------------------------------------------------- */
 
 struct addresses {
     const char *list[ADDRESSES_MAX];
@@ -139,8 +138,7 @@ void candidates_clear(struct candidates *candidates)
     *candidates = (struct candidates){0};
 }
 
-/* ---- which is which
- * -------------------------------------------------------------------------------------------------- */
+/* ---- which is which ---------------------------------------------------------------------------------------------- */
 
 size_t candidates_find(const struct candidates *candidates, const char *node, const char *id)
 {
@@ -178,8 +176,7 @@ size_t candidates_probeable(const struct candidates *candidates)
     return n;
 }
 
-/* ---- what was measured
- * ----------------------------------------------------------------------------------------------- */
+/* ---- what was measured ------------------------------------------------------------------------------------------- */
 
 void candidates_remember(struct candidates *candidates, const struct candidates *before)
 {
@@ -231,8 +228,7 @@ size_t candidates_pick(const struct candidates *candidates, size_t incumbent)
     return candidate_clearly_better(list[best].smoothed_ns, list[incumbent].smoothed_ns) ? best : incumbent;
 }
 
-/* ---- fastest.json
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- fastest.json ------------------------------------------------------------------------------------------------ */
 
 static int set(json_t *object, const char *key, json_t *value)
 {

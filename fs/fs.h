@@ -56,9 +56,9 @@ struct agent_facts {
     char *node, *datacenter, *version;
     char *address; /* of the agent's node, to tell loopback */
     pthread_cond_t stopped;
-    bool stopping;     /* guarded by lock */
-    pthread_t thread;  /* of delay_connect; main's */
-    bool running;      /* main's */
+    bool stopping;    /* guarded by lock */
+    pthread_t thread; /* of delay_connect; main's */
+    bool running;     /* main's */
 };
 
 struct fs {
@@ -77,11 +77,13 @@ struct fs {
     struct made made;
     struct agent_facts agent;
     struct fastest *fastest;
-    struct inode *top;   /* the root of all: the tree's own table */
-    struct inode *root;  /* what is mounted: top, or below it with root= */
-    struct inode *self;  /* .consulfs */
+    struct inode *top;                /* the root of all: the tree's own table */
+    struct inode *root;               /* what is mounted: top, or below it with root= */
+    struct inode *self;               /* .consulfs */
     void (*on_usable)(struct fs *fs); /* called once the kernel has accepted the mount */
-    uint64_t mounted_ns; /* CLOCK_REALTIME */
+    atomic_bool left_out_logged;
+    atomic_bool init_answered; /* device.c */
+    uint64_t mounted_ns;       /* CLOCK_REALTIME */
     _Atomic uint64_t counters[COUNTERS];
     atomic_uint ops; /* operations that exist now */
 };
@@ -91,7 +93,13 @@ static inline void fs_count(struct fs *fs, enum counter counter)
     atomic_fetch_add_explicit(&fs->counters[counter], 1, memory_order_relaxed);
 }
 
+/* A name too long to be listed was left out: counted, and logged the first time. */
+void fs_name_left_out(struct fs *fs);
+
 /* The name of the node that this mount's agent is, counted by the caller's free(), or NULL while it is not known. */
 char *fs_agent_node(struct fs *fs);
+
+/* Whether the tree shows the agent's own datacenter, so that what is registered on the agent appears in it. */
+bool fs_shows_agent(struct fs *fs);
 
 #endif

@@ -154,8 +154,10 @@ int handle_truncate(struct handle *handle, uint64_t len, size_t max)
 
     pthread_mutex_lock(&handle->lock);
     r = resize(handle, len, max);
-    if (r == 0)
+    if (r == 0) {
         handle->dirty = true;
+        handle->refused = 0; /* another value */
+    }
     pthread_mutex_unlock(&handle->lock);
     return r;
 }
@@ -190,12 +192,16 @@ int handle_read(struct handle *handle, uint64_t offset, size_t size, char **ret_
     return 0;
 }
 
-void handle_refuse(struct handle *handle, int err)
+bool handle_refuse(struct handle *handle, int err)
 {
+    bool first;
+
     pthread_mutex_lock(&handle->lock);
+    first = handle->refused == 0;
     handle->refused = err;
     handle->dirty = false;
     pthread_mutex_unlock(&handle->lock);
+    return first;
 }
 
 size_t handle_len(struct handle *handle)
@@ -259,6 +265,12 @@ int handle_begin_store(struct handle *handle, struct op *op, char **ret_data, si
     return r;
 }
 
+/* The same value would be refused again; programs that buffer try a failed write a second time when they close. */
+static bool is_refusal(int err)
+{
+    return err == -EACCES || err == -EPERM || err == -EINVAL || err == -EFBIG || err == -ESTALE;
+}
+
 void handle_end_store(struct handle *handle, int err, struct content *content)
 {
     struct content *old = NULL;
@@ -269,6 +281,8 @@ void handle_end_store(struct handle *handle, int err, struct content *content)
     if (err == 0) {
         old = handle->content;
         handle->content = content ? content_ref(content) : NULL;
+    } else if (is_refusal(err)) {
+        handle->refused = err;
     }
     queue = handle->queue;
     handle->queue = NULL;

@@ -17,9 +17,9 @@ struct content;
 
 struct handle {
     struct fs *fs;
-    struct inode *inode; /* counted, constant */
-    unsigned flags;      /* of open, constant */
-    pid_t pid;           /* who opened it, constant */
+    struct inode *inode;        /* counted, constant */
+    unsigned flags;             /* of open, constant */
+    pid_t pid;                  /* who opened it, constant */
     struct handle *prev, *next; /* guarded by fs.open_lock */
 
     pthread_mutex_t lock;
@@ -31,8 +31,8 @@ struct handle {
     bool replaces; /* opened with O_TRUNC, or created: the old value does not matter */
     bool dirty;    /* data (or its absence) is to be stored */
     bool stored_by_write;
-    int refused;             /* why nothing of this descriptor will be stored any more; 0 */
-    bool storing;    /* an operation is storing; the others queue */
+    int refused;  /* why nothing of this descriptor will be stored any more; 0 */
+    bool storing; /* an operation is storing; the others queue */
     struct op *queue;
 };
 
@@ -55,8 +55,9 @@ int handle_write(struct handle *handle, const char *data, size_t len, uint64_t o
 int handle_truncate(struct handle *handle, uint64_t len, size_t max);
 /* What a read through this descriptor sees; the caller frees *ret_data. */
 int handle_read(struct handle *handle, uint64_t offset, size_t size, char **ret_data, size_t *ret_len);
-/* A write was refused (err < 0): what is left of the value is not to be stored behind the writer's back. */
-void handle_refuse(struct handle *handle, int err);
+/* A write was refused (err < 0): what is left of the value is not to be stored behind the writer's back. True if it is
+ * the first. */
+bool handle_refuse(struct handle *handle, int err);
 size_t handle_len(struct handle *handle);
 
 /*

@@ -402,6 +402,48 @@ int inode_move(struct inode_table *table, struct inode *inode, struct inode *par
     return 0;
 }
 
+bool inode_move_detached(struct inode_table *table, struct inode *parent, const char *name, struct inode *new_parent,
+                         const char *new_name)
+{
+    bool any = false;
+    size_t moved = 0;
+
+    pthread_mutex_lock(&table->lock);
+    for (struct inode *inode = table->all; inode; inode = inode->next) {
+        char *copy;
+
+        if (inode->current || inode->parent != parent || strcmp(inode->name, name) != 0)
+            continue;
+        copy = strdup(new_name);
+        if (!copy)
+            break;
+        free(inode->name);
+        inode->name = copy;
+        inode->parent = new_parent;
+        new_parent->refs++;
+        moved++;
+        any |= inode->nlookup > 0;
+    }
+    pthread_mutex_unlock(&table->lock);
+    for (; moved > 0; moved--)
+        put(table, parent);
+    return any;
+}
+
+void inode_begin_storing(struct inode_table *table, struct inode *inode)
+{
+    pthread_mutex_lock(&table->lock);
+    inode->storing++;
+    pthread_mutex_unlock(&table->lock);
+}
+
+void inode_end_storing(struct inode_table *table, struct inode *inode)
+{
+    pthread_mutex_lock(&table->lock);
+    inode->storing--;
+    pthread_mutex_unlock(&table->lock);
+}
+
 void inode_set_content(struct inode_table *table, struct inode *inode, struct content *content, uint64_t mtime_ns)
 {
     struct content *old;

@@ -37,7 +37,7 @@ struct inode {
     bool current;          /* what its name stands for now */
     uint32_t storing;      /* writes of ours under way: their outcome decides the version */
     struct handle *writer; /* the newest descriptor with uncommitted bytes, borrowed */
-    bool unlinked;            /* by us: what an open descriptor still writes goes nowhere */
+    bool unlinked;         /* by us: what an open descriptor still writes goes nowhere */
     bool pages_stale;      /* our own write changed it since the kernel may have cached its pages */
     /* What the kernel's unlimited entry rests on: the resource that tells when it is no longer true. Counted. */
     struct consul_resource *rests_on;
@@ -82,6 +82,15 @@ void inode_forget(struct inode_table *table, struct inode *inode, uint64_t n);
 bool inode_detach(struct inode_table *table, struct inode *inode);
 /* The inode moves, with the kernel's dentry, and replaces what was there. */
 int inode_move(struct inode_table *table, struct inode *inode, struct inode *parent, const char *name);
+/*
+ * Older versions that stood at (parent, name), and what the kernel still has of them, go along with a rename. True if
+ * there were any.
+ */
+bool inode_move_detached(struct inode_table *table, struct inode *parent, const char *name, struct inode *new_parent,
+                         const char *new_name);
+/* While a write or rename of ours is under way, its outcome decides what the inode stands for. */
+void inode_begin_storing(struct inode_table *table, struct inode *inode);
+void inode_end_storing(struct inode_table *table, struct inode *inode);
 /* Our own write: the same inode has new bytes. */
 void inode_set_content(struct inode_table *table, struct inode *inode, struct content *content, uint64_t mtime_ns);
 /* The bytes as they are now, counted, or NULL. */

@@ -79,8 +79,7 @@ static int read_health(struct op *op, const char *service, struct consul_snapsho
     return answer_read(op, INSTANCE_HEALTH, service, "", CONSUL_BLOCKS, ret_snapshot);
 }
 
-/* ---- until the catalog shows it
- * -------------------------------------------------------------------------------------- */
+/* ---- until the catalog shows it ---------------------------------------------------------------------------------- */
 
 static void expire_health(struct op *op, const char *service)
 {
@@ -194,8 +193,7 @@ static int settle(struct op *op, struct change *change)
     return r == -EINPROGRESS ? r : settled(op, change, NULL);
 }
 
-/* ---- registering
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- registering ------------------------------------------------------------------------------------------------- */
 
 static int prepare(struct op *op, const char *service, const char *id, const char *data, size_t len)
 {
@@ -268,8 +266,7 @@ int instance_register(struct op *op, const char *service, const char *id, const 
     return settle(op, change);
 }
 
-/* ---- deregistering
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- deregistering ----------------------------------------------------------------------------------------------- */
 
 /*
  * 0 where the agent itself has the instance. What only the catalog has for a node with a live agent (the service
@@ -281,7 +278,8 @@ static int check_local(struct op *op, const char *id, const char *node)
     int r = answer_read(op, "/v1/agent/service/", id, "", 0, &snapshot);
 
     if (r == -ENOENT) {
-        instance_refuse(op, deregister_path, "\"%s\" was not registered with the agent of node \"%s\"", id, node);
+        instance_refuse(op, deregister_path, "\"%s\" of node \"%s\" is not registered with its agent: Consul keeps it",
+                        id, node);
         return -EPERM;
     }
     return r == -EINPROGRESS ? r : 0; /* whether it may be read does not matter */

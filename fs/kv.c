@@ -24,7 +24,8 @@
 #define LARGE ((size_t)64 << 20)
 #define CONFLICTS_MAX 100 /* compare-and-set attempts before giving up with EAGAIN */
 
-/* ---- names and keys ----------------------------------------------------------------------------------------------- */
+/* ---- names and keys -----------------------------------------------------------------------------------------------
+ */
 
 /* The prefix of the keys in a directory, "" or "a/b/"; the caller frees it. */
 static char *prefix_of(struct op *op, const struct inode *dir)
@@ -156,10 +157,7 @@ static int read_key(struct op *op, const char *key, struct consul_snapshot **ret
 }
 
 /* A prefix that is too large, or may not be listed, is looked at in parts. */
-static bool try_finer(int err)
-{
-    return err == -EFBIG || err == -EACCES;
-}
+static bool try_finer(int err) { return err == -EFBIG || err == -EACCES; }
 
 /*
  * The snapshot that shows all keys of `prefix`, from the coarsest prefix that fits; *ret_covered is how much of
@@ -187,7 +185,8 @@ static int read_cover(struct op *op, const char *prefix, struct consul_snapshot 
     return r;
 }
 
-/* ---- lookup -------------------------------------------------------------------------------------------------------- */
+/* ---- lookup --------------------------------------------------------------------------------------------------------
+ */
 
 /* What stands under a name: a directory, or a file with its entry (borrowed). */
 struct place {
@@ -376,7 +375,7 @@ static int emit(struct op *op, struct lister *lister, const char *component, siz
     char name[NAME_SIZE];
 
     if (name_kv_encode(component, len, name) < 0) {
-        fs_count(op->fs, COUNT_NAMES_TOO_LONG);
+        fs_name_left_out(op->fs);
         return 0;
     }
     if (entry && lister->with_content) {
@@ -446,7 +445,8 @@ static int list_names(struct op *op, const struct consul_snapshot *names, const 
     const json_t *item;
     int r = 0;
 
-    json_array_foreach (names->json, i, item) {
+    json_array_foreach(names->json, i, item)
+    {
         const char *key = json_string_value(item);
         size_t key_len = json_string_length(item);
         bool is_dir;
@@ -473,7 +473,8 @@ static void count_names(const struct consul_snapshot *names, size_t *ret_files, 
     size_t i;
 
     *ret_files = *ret_dirs = 0;
-    json_array_foreach (names->json, i, item) {
+    json_array_foreach(names->json, i, item)
+    {
         size_t len = json_string_length(item);
 
         if (len > 0 && json_string_value(item)[len - 1] == '/')
@@ -548,7 +549,8 @@ static int list_dirs_and_files(struct op *op, struct inode *dir, struct lister *
     return r;
 }
 
-/* ---- storing -------------------------------------------------------------------------------------------------------- */
+/* ---- storing --------------------------------------------------------------------------------------------------------
+ */
 
 /* The next read has to ask: what is in the cache lost a race. */
 static void distrust(struct op *op)
@@ -573,7 +575,8 @@ static int key_of_file(struct op *op, struct inode *dir, const char *name, char 
 }
 
 /* O_APPEND: what is there now, and the new bytes; compare-and-set, so that nobody's bytes are lost. */
-static int begin_append(struct op *op, struct inode *dir, const char *name, const char *key, const char *data, size_t len)
+static int begin_append(struct op *op, struct inode *dir, const char *name, const char *key, const char *data,
+                        size_t len)
 {
     struct consul_kv_op kv = {.verb = CONSUL_KV_CAS, .key = key};
     struct place place = {0};
@@ -623,8 +626,11 @@ static int store(struct op *op, struct inode *dir, const char *name, const char 
     int r;
 
     if (op->stage > 0) {
-        if (!append || (op->result != -ESTALE && op->result != -EEXIST))
+        if (!append || (op->result != -ESTALE && op->result != -EEXIST)) {
+            if (op->result == -ESTALE || op->result == -EEXIST)
+                distrust(op); /* who lost the race is to see what won it */
             return op->result == -EEXIST ? -ESTALE : op->result;
+        }
         if (op->attempts >= CONFLICTS_MAX)
             return -EAGAIN;
         distrust(op);
@@ -658,10 +664,7 @@ static int create_exclusive(struct op *op, struct inode *dir, const char *name)
     return r;
 }
 
-static size_t max_len(struct fs *fs)
-{
-    return consul_kv_max_value(fs->consul);
-}
+static size_t max_len(struct fs *fs) { return consul_kv_max_value(fs->consul); }
 
 /* A key that the agent can hold. The name must be one that a lookup would find again. */
 static int may_create(struct op *op, struct inode *dir, const char *name)
@@ -909,6 +912,7 @@ static int begin_rename_dir(struct op *op, const struct consul_snapshot *snapsho
 {
     const struct consul_kv_list *list = &snapshot->kv;
     size_t len = strlen(prefix), first = consul_kv_lower_bound(list, prefix, len), n = 0, done = 0;
+    const struct consul_kv_entry *value = consul_kv_find(list, prefix, len - 1); /* shown as %value */
     struct consul_kv_op *ops;
     int r = 0;
 
@@ -916,20 +920,24 @@ static int begin_rename_dir(struct op *op, const struct consul_snapshot *snapsho
         n++;
     if (n == 0)
         return -ENOENT;
+    n += value != NULL;
     ops = calloc(n, 2 * sizeof(*ops));
     if (!ops)
         return -ENOMEM;
     for (; r == 0 && done < n; done++) {
-        const struct consul_kv_entry *entry = list->entries[first + done];
+        bool is_value = value && done == n - 1;
+        const struct consul_kv_entry *entry = is_value ? value : list->entries[first + done];
         const char *key = consul_kv_key(entry);
         char *new_key;
 
-        if (asprintf(&new_key, "%s%s", new_prefix, key + len) < 0) {
+        if (asprintf(&new_key, "%.*s%s", (int)strlen(new_prefix) - is_value, new_prefix, is_value ? "" : key + len) <
+            0) {
             r = -ENOMEM;
             break;
         }
         ops[2 * done] = (struct consul_kv_op){
-            .verb = key[len] == '\0' ? CONSUL_KV_SET : CONSUL_KV_CAS, /* the target's own marker may be there */
+            .verb = !is_value && key[len] == '\0' ? CONSUL_KV_SET
+                                                  : CONSUL_KV_CAS, /* the target's own marker may be there */
             .key = new_key,
             .value = consul_kv_value(entry),
             .value_len = entry->value_len,
@@ -949,7 +957,7 @@ static int begin_rename_dir(struct op *op, const struct consul_snapshot *snapsho
 static int rename_dir(struct op *op, struct inode *dir, const char *name, struct inode *new_dir, const char *new_name,
                       unsigned flags)
 {
-    char *prefix = NULL, *new_prefix = NULL;
+    char *prefix = NULL, *new_prefix = NULL, *above;
     struct consul_snapshot *snapshot;
     size_t covered;
     int r;
@@ -966,11 +974,13 @@ static int rename_dir(struct op *op, struct inode *dir, const char *name, struct
     }
     prefix = marker_of(op, dir, name);
     new_prefix = marker_of(op, new_dir, new_name);
-    r = prefix && new_prefix ? read_cover(op, prefix, &snapshot, &covered) : -EINVAL;
+    above = prefix_of(op, dir); /* from there the value of a key that is a prefix too is seen as well */
+    r = prefix && new_prefix && above ? read_cover(op, above, &snapshot, &covered) : -EINVAL;
     if (r == 0)
         r = begin_rename_dir(op, snapshot, prefix, new_prefix);
     else if (try_finer(r))
         r = -EXDEV;
+    free(above);
     free(prefix);
     free(new_prefix);
     return r;

@@ -16,7 +16,10 @@ void log_init(bool to_syslog, bool debug)
 
 static const char *word_of(int priority)
 {
-    return priority <= LOG_ERR ? "ERROR" : priority == LOG_WARNING ? "warning" : priority == LOG_DEBUG ? "debug" : "info";
+    return priority <= LOG_ERR       ? "ERROR"
+           : priority == LOG_WARNING ? "warning"
+           : priority == LOG_DEBUG   ? "debug"
+                                     : "info";
 }
 
 void log_line(int priority, const char *format, ...)

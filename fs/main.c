@@ -3,6 +3,7 @@
  */
 #define FUSE_USE_VERSION 314
 #include "agent.h"
+#include "device.h"
 #include "fastest.h"
 #include "log.h"
 #include "name.h"
@@ -21,7 +22,8 @@
 /* The end of the pipe that the waiting parent reads; -1 in the foreground, and once it has been told. */
 static int ready_fd = -1;
 
-/* ---- into the background ------------------------------------------------------------------------------------------- */
+/* ---- into the background -------------------------------------------------------------------------------------------
+ */
 
 /* The mount is usable: lets the parent go and leaves the terminal. Called on a worker thread of libfuse's. */
 static void detach(struct fs *fs)
@@ -69,7 +71,8 @@ static void go_background(void)
     _exit(WIFEXITED(status) ? WEXITSTATUS(status) : OPTIONS_EXIT_FAILURE);
 }
 
-/* ---- setting up ---------------------------------------------------------------------------------------------------- */
+/* ---- setting up ----------------------------------------------------------------------------------------------------
+ */
 
 static void on_library_log(void *arg, enum consul_log_level level, const char *line)
 {
@@ -208,7 +211,8 @@ static void destroy_fs(struct fs *fs)
     free(fs->consul_address);
 }
 
-/* ---- the session --------------------------------------------------------------------------------------------------- */
+/* ---- the session ---------------------------------------------------------------------------------------------------
+ */
 
 static int add_option(struct fuse_args *args, const char *option)
 {
@@ -264,10 +268,12 @@ static int loop(const struct options *options, struct fuse_session *session)
 static int serve(struct fs *fs, struct fuse_session *session, const char *mountpoint)
 {
     int r = OPTIONS_EXIT_FAILURE;
+    bool stopped;
 
     if (fuse_set_signal_handlers(session) != 0)
         return r;
-    if (notify_new(fs, session, &fs->notify) == 0 && fuse_session_mount(session, mountpoint) == 0) {
+    if (notify_new(fs, session, &fs->notify) == 0 && fuse_session_mount(session, mountpoint) == 0 &&
+        device_take_over(session) == 0) {
         if (ready_fd >= 0)
             log_init(true, fs->options->debug);
         else
@@ -275,7 +281,10 @@ static int serve(struct fs *fs, struct fuse_session *session, const char *mountp
         r = loop(fs->options, session) < 0 ? OPTIONS_EXIT_FAILURE : OPTIONS_EXIT_OK;
         /* Who still waits gets an answer before the mount goes. */
         consul_stop(fs->consul);
+        stopped = notify_stop(fs->notify);
         fuse_session_unmount(session);
+        if (!stopped)
+            _exit(r);
     }
     fuse_remove_signal_handlers(session);
     return r;
@@ -295,11 +304,13 @@ static int mount_and_serve(struct options *options, const struct consul_config *
     static struct fs fs; /* large, and the only one */
     struct fuse_session *session = NULL;
     char *mountpoint = realpath(options->mountpoint, NULL), *error = NULL;
+    struct stat st;
     int r;
 
-    if (!mountpoint) {
-        if (asprintf(&error, "%s: %s", options->mountpoint, strerror(errno)) < 0)
+    if (!mountpoint || stat(mountpoint, &st) < 0 || !S_ISDIR(st.st_mode)) {
+        if (asprintf(&error, "%s: %s", options->mountpoint, strerror(mountpoint ? ENOTDIR : errno)) < 0)
             error = NULL;
+        free(mountpoint);
         return complain(OPTIONS_EXIT_FAILURE, error);
     }
     if (!options->foreground)

@@ -9,29 +9,27 @@
 #include <errno.h>
 #include <string.h>
 
-/* ---- the node of a directory
- * ----------------------------------------------------------------------------------------- */
+/* ---- the node of a directory ------------------------------------------------------------------------------------- */
 
 /* Directories here are never renamed, so their names need no lock. */
-static int read_of_node(struct op *op, const struct inode *dir, const char *endpoint,
+static int read_of_node(struct op *op, const struct inode *dir, const char *endpoint, unsigned flags,
                         struct consul_snapshot **ret_snapshot)
 {
     char node[NAME_SIZE];
     int r = name_decode(dir->name, NULL, node, sizeof(node));
 
-    return r < 0 ? r : answer_read(op, endpoint, node, "", CONSUL_BLOCKS, ret_snapshot);
+    return r < 0 ? r : answer_read(op, endpoint, node, "", CONSUL_BLOCKS | flags, ret_snapshot);
 }
 
 /* {"Node":…, "Services":…}, or null for a node that is not there. */
 static int read_catalog(struct op *op, const struct inode *dir, struct consul_snapshot **ret_snapshot)
 {
-    int r = read_of_node(op, dir, "/v1/catalog/node/", ret_snapshot);
+    int r = read_of_node(op, dir, "/v1/catalog/node/", 0, ret_snapshot);
 
     return r == 0 && !json_is_object((*ret_snapshot)->json) ? -ENOENT : r;
 }
 
-/* ---- files of a node
- * --------------------------------------------------------------------------------------------------- */
+/* ---- files of a node --------------------------------------------------------------------------------------------- */
 
 static int find_address(struct op *op, struct inode *dir, const char *name, struct found *found)
 {
@@ -58,7 +56,7 @@ static int find_document(struct op *op, struct inode *dir, const char *name, str
 /* Only agents have coordinates: 404 for other nodes, and for a while after an agent has started. */
 static int read_coordinate(struct op *op, const struct inode *dir, struct consul_snapshot **ret_snapshot)
 {
-    int r = read_of_node(op, dir, "/v1/coordinate/node/", ret_snapshot);
+    int r = read_of_node(op, dir, "/v1/coordinate/node/", 0, ret_snapshot);
 
     return r == 0 && json_array_size((*ret_snapshot)->json) == 0 ? -ENOENT : r;
 }
@@ -75,8 +73,7 @@ static int find_coordinate(struct op *op, struct inode *dir, const char *name, s
 /* A token that may not read coordinates can list the rest all the same. */
 static int list_coordinate(struct op *op, struct inode *dir, struct lister *lister);
 
-/* ---- services
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- services ---------------------------------------------------------------------------------------------------- */
 
 static const struct kind kind_service;
 
@@ -112,8 +109,7 @@ static int list_services(struct op *op, struct inode *dir, struct lister *lister
     return 0;
 }
 
-/* ---- checks and sessions: arrays of objects with an ID -------------------------------------------------------------
- */
+/* ---- checks and sessions: arrays of objects with an ID ----------------------------------------------------------- */
 
 struct collection {
     const char *endpoint, *id;
@@ -128,7 +124,7 @@ static int find_in(const struct collection *collection, struct op *op, struct in
     int r = view_json_parse(name, id);
 
     if (r == 0)
-        r = read_of_node(op, dir->parent, collection->endpoint, &snapshot);
+        r = read_of_node(op, dir->parent, collection->endpoint, CONSUL_WATCH_EMPTY, &snapshot);
     return r < 0 ? r : answer_show_document(found, snapshot, view_select(snapshot->json, collection->id, id));
 }
 
@@ -138,7 +134,7 @@ static int list_of(const struct collection *collection, struct op *op, struct in
     char name[NAME_SIZE];
     json_t *object;
     size_t i;
-    int r = read_of_node(op, dir->parent, collection->endpoint, &snapshot);
+    int r = read_of_node(op, dir->parent, collection->endpoint, CONSUL_WATCH_EMPTY, &snapshot);
 
     if (r < 0)
         return r;
@@ -176,8 +172,7 @@ static int list_sessions(struct op *op, struct inode *dir, struct lister *lister
     return list_of(&sessions, op, dir, lister);
 }
 
-/* ---- nodes
- * ------------------------------------------------------------------------------------------------------------- */
+/* ---- nodes ------------------------------------------------------------------------------------------------------- */
 
 static const struct kind kind_node;
 
@@ -217,7 +212,7 @@ static int list_nodes(struct op *op, struct inode *dir, struct lister *lister)
         char name[NAME_SIZE];
 
         if (name_encode(node, strlen(node), NULL, name) < 0) {
-            fs_count(op->fs, COUNT_NAMES_TOO_LONG);
+            fs_name_left_out(op->fs);
             continue;
         }
         r = lister->emit(lister, name, &found);
@@ -227,8 +222,7 @@ static int list_nodes(struct op *op, struct inode *dir, struct lister *lister)
     return 0;
 }
 
-/* ---- the rows
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- the rows ---------------------------------------------------------------------------------------------------- */
 
 static const struct kind kind_address = {.name = "address", .mode = S_IFREG | 0444, .find = find_address};
 static const struct kind kind_document = {.name = "node.json", .mode = S_IFREG | 0444, .find = find_document};

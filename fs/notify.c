@@ -13,6 +13,7 @@
 
 #define TELLERS 8
 #define TELL_SECONDS 1
+#define STOP_SECONDS 2
 
 /* A resource that changed or lost its watch, or a directory to look at, with those above it; or who waits for these. */
 struct job {
@@ -25,7 +26,7 @@ struct job {
 
 /* Something to tell the kernel: `name` in `dir` no longer stands for `inode`. */
 struct telling {
-    struct inode *dir, *inode; /* counted */
+    struct inode *dir, *inode; /* counted; inode may be NULL */
     char *name;
     bool gone; /* false: it may still be true, but ask again */
     struct telling *next;
@@ -44,7 +45,7 @@ struct notify {
     struct job *jobs, **jobs_end;
     struct telling *tellings, **tellings_end;
     struct inode *busy[TELLERS]; /* the directories that a teller waits for; borrowed from its telling */
-    size_t teller_n; /* who has taken a slot */
+    size_t teller_n;             /* who has taken a slot */
     bool stopping;
 };
 
@@ -102,6 +103,30 @@ int notify_wait(struct fs *fs, struct op *op)
     return -EINPROGRESS;
 }
 
+static void queue_telling(struct notify *notify, struct telling *telling)
+{
+    pthread_mutex_lock(&notify->lock);
+    *notify->tellings_end = telling;
+    notify->tellings_end = &telling->next;
+    pthread_cond_broadcast(&notify->work);
+    pthread_mutex_unlock(&notify->lock);
+}
+
+void notify_name(struct fs *fs, struct inode *dir, const char *name)
+{
+    struct telling *telling = fs->notify ? calloc(1, sizeof(*telling)) : NULL;
+
+    if (!telling)
+        return;
+    telling->name = strdup(name);
+    if (!telling->name) {
+        free(telling);
+        return;
+    }
+    telling->dir = inode_ref(&fs->inodes, dir);
+    queue_telling(fs->notify, telling);
+}
+
 static void add_telling(struct notify *notify, struct inode *inode, bool gone)
 {
     struct inode_table *table = &notify->fs->inodes;
@@ -127,11 +152,7 @@ static void add_telling(struct notify *notify, struct inode *inode, bool gone)
         return;
     }
     telling->gone = gone;
-    pthread_mutex_lock(&notify->lock);
-    *notify->tellings_end = telling;
-    notify->tellings_end = &telling->next;
-    pthread_cond_broadcast(&notify->work);
-    pthread_mutex_unlock(&notify->lock);
+    queue_telling(notify, telling);
 }
 
 enum verdict { STANDS, CHANGED, UNKNOWN };
@@ -175,7 +196,7 @@ static enum verdict judge(struct fs *fs, struct inode *inode)
     struct op *op;
 
     pthread_mutex_lock(&fs->inodes.lock);
-    if (inode->parent) {
+    if (inode->parent && inode->storing == 0) {
         parent = inode->parent;
         parent->refs++;
         name = strdup(inode->name);
@@ -315,7 +336,8 @@ static void tell(struct notify *notify, const struct telling *telling)
     fs_count(fs, COUNT_NOTIFIED);
     /* Deleting a directory would make it dead for who is in it, such as the rm -r that has just emptied it. */
     if (telling->gone && S_ISREG(telling->inode->kind->mode))
-        r = fuse_lowlevel_notify_delete(notify->session, dir, (fuse_ino_t)(uintptr_t)telling->inode, telling->name, len);
+        r = fuse_lowlevel_notify_delete(notify->session, dir, (fuse_ino_t)(uintptr_t)telling->inode, telling->name,
+                                        len);
     else
         r = fuse_lowlevel_notify_inval_entry(notify->session, dir, telling->name, len);
     if (r < 0 && r != -ENOENT && r != -ENOTDIR && r != -EBADF && r != -ENODEV && r != -ENOTCONN)
@@ -401,18 +423,24 @@ int notify_new(struct fs *fs, struct fuse_session *session, struct notify **ret_
     return 0;
 }
 
-void notify_stop(struct notify *notify)
+bool notify_stop(struct notify *notify)
 {
+    struct timespec until;
+
     if (!notify || notify->stopped)
-        return;
-    notify->stopped = true;
+        return true;
     pthread_mutex_lock(&notify->lock);
     notify->stopping = true;
     pthread_cond_broadcast(&notify->work);
     pthread_mutex_unlock(&notify->lock);
-    pthread_join(notify->scanner, NULL);
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += STOP_SECONDS;
+    if (pthread_timedjoin_np(notify->scanner, NULL, &until) != 0)
+        return false;
     for (size_t i = 0; i < notify->started; i++)
-        pthread_join(notify->tellers[i], NULL);
+        if (pthread_timedjoin_np(notify->tellers[i], NULL, &until) != 0)
+            return false;
+    notify->stopped = true;
     while (notify->tellings) {
         struct telling *next = notify->tellings->next;
 
@@ -422,13 +450,14 @@ void notify_stop(struct notify *notify)
         free(notify->tellings);
         notify->tellings = next;
     }
+    return true;
 }
 
 void notify_free(struct notify *notify)
 {
     if (!notify)
         return;
-    notify_stop(notify);
+    (void)notify_stop(notify);
     pthread_cond_destroy(&notify->work);
     pthread_mutex_destroy(&notify->lock);
     free(notify);

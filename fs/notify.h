@@ -15,12 +15,18 @@ struct fuse_session;
 struct op;
 
 int notify_new(struct fs *fs, struct fuse_session *session, struct notify **ret_notify);
-/* Ends the threads; what is queued is dropped, and what comes later. After the session was unmounted. */
-void notify_stop(struct notify *notify);
+/*
+ * Ends the threads; what is queued is dropped, and what comes later. False when one of them cannot end: the kernel
+ * keeps it waiting for a lock whose holder waits for a reply that nobody will give any more. Then only the process can
+ * end.
+ */
+bool notify_stop(struct notify *notify);
 void notify_free(struct notify *notify); /* NULL is fine */
 
 /* consul_options.changed. */
 void notify_changed(void *fs, struct consul_resource *resource, enum consul_change change);
+/* What the kernel has under this name may be wrong: it is to ask again. */
+void notify_name(struct fs *fs, struct inode *dir, const char *name);
 /* This mount changed what is below the directory: it and those above it may be gone. Takes no reference. */
 void notify_look(struct fs *fs, struct inode *dir);
 

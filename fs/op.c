@@ -106,6 +106,7 @@ static void drive(struct op *op)
     op_ref(op); /* it may be run and ended by another thread before this one has come out */
     forget_snapshots(op);
     op->watched_all = true;
+    op->stale_error = 0;
     ticket = gate_enter(&op->fs->gate);
     r = op->run(op);
     gate_leave(&op->fs->gate, ticket);
@@ -150,6 +151,7 @@ void op_free(struct op *op) { op_put(op); }
 static void on_interrupt(fuse_req_t req, void *arg)
 {
     struct op *op = arg;
+    struct fs *fs = op->fs; /* once it counts as replied to, the operation may end at any time */
     bool reply = false, mine;
 
     pthread_mutex_lock(&op->lock);
@@ -158,18 +160,18 @@ static void on_interrupt(fuse_req_t req, void *arg)
         op->replied = reply = true;
     pthread_mutex_unlock(&op->lock);
     if (reply) {
-        fs_count(op->fs, COUNT_INTERRUPTED);
+        fs_count(fs, COUNT_INTERRUPTED);
         fuse_reply_err(req, EINTR);
         return;
     }
-    mine = consul_waiter_cancel(op->fs->consul, &op->waiter);
+    mine = consul_waiter_cancel(fs->consul, &op->waiter);
     if (!mine)
         return;
     clean_up(op);
     pthread_mutex_lock(&op->lock);
     op->replied = true;
     pthread_mutex_unlock(&op->lock);
-    fs_count(op->fs, COUNT_INTERRUPTED);
+    fs_count(fs, COUNT_INTERRUPTED);
     fuse_reply_err(req, EINTR);
     op_put(op);
 }
@@ -233,23 +235,31 @@ static int remember(struct op *op, const char *path, struct consul_resource *res
 }
 
 /* For the notify thread: whatever is known, without asking. */
-static int peek(struct consul_resource *resource, struct consul_snapshot **ret_snapshot, bool *ret_watched)
+static int peek(struct consul_resource *resource, struct consul_snapshot **ret_snapshot,
+                enum consul_freshness *ret_freshness)
 {
-    *ret_snapshot = consul_resource_peek(resource, ret_watched);
+    bool watched;
+
+    *ret_snapshot = consul_resource_peek(resource, &watched);
+    *ret_freshness = watched ? CONSUL_WATCHED : CONSUL_FRESH;
     return *ret_snapshot ? 0 : -EAGAIN;
 }
 
-static uint64_t limit_ns(const struct op *op)
+static int why_stale(struct consul_resource *resource)
 {
-    return op->fs->options->timeout_ms * MS + DEADLINE_SLACK_NS;
+    int err = consul_resource_error(resource);
+
+    return err ? err : -EHOSTUNREACH;
 }
+
+static uint64_t limit_ns(const struct op *op) { return op->fs->options->timeout_ms * MS + DEADLINE_SLACK_NS; }
 
 int op_read(struct op *op, const char *path, enum consul_format format, unsigned flags, size_t max,
             struct consul_snapshot **ret_snapshot)
 {
     struct consul_resource *resource;
     struct consul_snapshot *snapshot;
-    bool watched = false;
+    enum consul_freshness freshness = CONSUL_FRESH;
     int r;
 
     for (size_t i = 0; i < op->read_n; i++) {
@@ -262,7 +272,7 @@ int op_read(struct op *op, const char *path, enum consul_format format, unsigned
     if (r < 0)
         return r;
     if (!op->req) {
-        r = peek(resource, &snapshot, &watched);
+        r = peek(resource, &snapshot, &freshness);
     } else {
         op->waiter.wake = on_wake;
         op->waiter.deadline_ns = op->since_ns + (op->patience_ms ? op->patience_ms * MS : limit_ns(op));
@@ -271,7 +281,7 @@ int op_read(struct op *op, const char *path, enum consul_format format, unsigned
         else if (op_wanted(op))
             r = make_interruptible(op);
         if (r == 0)
-            r = consul_resource_read(resource, op->since_ns, &op->waiter, &snapshot, &watched);
+            r = consul_resource_read(resource, op->since_ns, &op->waiter, &snapshot, &freshness);
         if (r == -EINPROGRESS) {
             fs_count(op->fs, COUNT_PARKED);
             consul_resource_unref(resource);
@@ -285,8 +295,10 @@ int op_read(struct op *op, const char *path, enum consul_format format, unsigned
         r = remember(op, path, resource, snapshot);
         if (r < 0)
             consul_snapshot_unref(snapshot);
-        else if (!watched)
+        else if (freshness != CONSUL_WATCHED)
             op->watched_all = false;
+        if (freshness == CONSUL_STALE)
+            op->stale_error = why_stale(resource);
     }
     if (r < 0) {
         consul_resource_unref(resource);
@@ -343,7 +355,9 @@ static void abort_call(struct op *op)
 static void note_refusal(struct op *op, const struct consul_answer *answer)
 {
     /* cas and acquire say false with 200; the request itself tells enough then. */
-    refusals_add(&op->fs->refusals, answer->method, answer->path, answer->status, answer->body, answer->body_len);
+    const char *words = answer->body_len > 0 ? answer->body : strerror(-answer->err);
+
+    refusals_add(&op->fs->refusals, answer->method, answer->path, answer->status, words, strlen(words));
 }
 
 static void on_answer(void *arg, const struct consul_answer *answer)
@@ -394,4 +408,12 @@ int op_kv_txn(struct op *op, const char *datacenter, const struct consul_kv_op *
     return r < 0 ? r : -EINPROGRESS;
 }
 
-void op_wake(struct op *op) { drive(op); }
+int op_park(struct op *op) { return begin_call(op); }
+
+void op_unpark(struct op *op) { abort_call(op); }
+
+void op_wake(struct op *op)
+{
+    abort_call(op);
+    drive(op);
+}

@@ -32,8 +32,8 @@ struct op {
     struct inode *inode, *new_parent; /* new_parent: rename's, and where a file that is being stored stands */
     char *name, *new_name;
     const struct kind *kind; /* what was found under the name when it began */
-    struct handle *handle; /* counted */
-    unsigned flags;        /* of open, rename */
+    struct handle *handle;   /* counted */
+    unsigned flags;          /* of open, rename */
     off_t offset;
     size_t size;
     char *data; /* bytes to write */
@@ -48,8 +48,9 @@ struct op {
     unsigned attempts;
     unsigned patience_ms; /* not 0: reading gives up (-ETIMEDOUT) after so long, and the operation goes on */
     bool gave_up;
-    bool stored_done;               /* the node kind's store has succeeded */
-    void *state;                    /* of the node kind's own function */
+    bool stored_done; /* the node kind's store has succeeded */
+    int store_error;  /* or why it has not */
+    void *state;      /* of the node kind's own function */
     void (*state_free)(void *state);
     void (*cleanup)(struct op *op); /* called when it ends, however it ends */
 
@@ -68,6 +69,7 @@ struct op {
     } * read;                             /* what the present run has read */
     size_t read_n, read_cap;
     bool watched_all;
+    int stale_error; /* not 0: this run was given what was known before Consul went away, and that is why */
     struct op *next; /* in a handle's queue */
 };
 
@@ -94,7 +96,14 @@ void op_rest_on_nothing(struct op *op);
  */
 int op_request(struct op *op, const struct consul_request *request);
 int op_kv_txn(struct op *op, const char *datacenter, const struct consul_kv_op *ops, size_t n);
-/* Runs an operation that returned -EINPROGRESS on its own account (it waits in a handle's queue). */
+/*
+ * An operation that parks on its own account (it waits in a queue) may say so before: from then on an interrupt is
+ * replied at once, and what runs when it is woken is only cleaning up. -EINTR: it was interrupted already.
+ */
+int op_park(struct op *op);
+/* It did not park after all. */
+void op_unpark(struct op *op);
+/* Runs an operation that returned -EINPROGRESS on its own account. */
 void op_wake(struct op *op);
 
 /* Is somebody still waiting for the reply? False after an interrupt. */

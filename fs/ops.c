@@ -32,6 +32,14 @@ const char *const counter_names[COUNTERS] = {
     [COUNT_NAMES_TOO_LONG] = "names.left_out",
 };
 
+void fs_name_left_out(struct fs *fs)
+{
+    fs_count(fs, COUNT_NAMES_TOO_LONG);
+    if (!atomic_exchange(&fs->left_out_logged, true))
+        log_line(LOG_WARNING,
+                 "a name that is too long for a file is left out of its listing; .consulfs/stats counts these");
+}
+
 struct inode *inode_of(struct fs *fs, fuse_ino_t ino)
 {
     return ino == FUSE_ROOT_ID ? fs->root : (struct inode *)(uintptr_t)ino;
@@ -198,7 +206,8 @@ static int run_lookup(struct op *op)
     }
     if (r < 0) {
         content_unref(found.content);
-        return r;
+        /* That it was not there before Consul went away does not say that it is not there. */
+        return r == -ENOENT && op->stale_error ? op->stale_error : r;
     }
     inode = inode_get(&op->fs->inodes, op->inode, op->name, found.kind, found.content,
                       found.content ? found.content->mtime_ns : found.mtime_ns, &new);
@@ -216,10 +225,7 @@ static void on_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
         op_start(op);
 }
 
-static int run_getattr(struct op *op)
-{
-    return reply_attr(op, op->inode);
-}
+static int run_getattr(struct op *op) { return reply_attr(op, op->inode); }
 
 static void on_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
@@ -284,12 +290,33 @@ static void on_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned cmd, void *arg, st
     fuse_reply_err(req, ENOTTY);
 }
 
+/* Consul knows neither links nor devices. */
+static void on_symlink(fuse_req_t req, const char *link, fuse_ino_t parent, const char *name)
+{
+    (void)link, (void)parent, (void)name;
+    fuse_reply_err(req, EPERM);
+}
+
+static void on_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent, const char *name)
+{
+    (void)ino, (void)parent, (void)name;
+    fuse_reply_err(req, EPERM);
+}
+
+static void on_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev)
+{
+    (void)parent, (void)name, (void)mode, (void)rdev;
+    fuse_reply_err(req, EPERM);
+}
+
 static void on_init(void *arg, struct fuse_conn_info *conn)
 {
     struct fs *fs = arg;
 
     /* An inode is one version: its pages need no checking. */
     conn->want &= ~(unsigned)FUSE_CAP_AUTO_INVAL_DATA;
+    /* A lookup that is parked must not keep others out of its directory (see device.h). */
+    conn->want |= conn->capable & FUSE_CAP_PARALLEL_DIROPS;
     if (fs->on_usable)
         fs->on_usable(fs);
 }
@@ -303,6 +330,9 @@ const struct fuse_lowlevel_ops consulfs_ops = {
     .setattr = on_setattr,
     .statfs = on_statfs,
     .ioctl = on_ioctl,
+    .symlink = on_symlink,
+    .link = on_link,
+    .mknod = on_mknod,
     .open = on_open,
     .create = on_create,
     .read = on_read,

@@ -21,10 +21,7 @@ extern const struct fuse_lowlevel_ops consulfs_ops;
 /* A listing's entries whose resource is not watched: long enough for the stat() of each that follows. */
 #define TIMEOUT_LISTED 1.0
 
-static inline struct fs *fs_of(fuse_req_t req)
-{
-    return fuse_req_userdata(req);
-}
+static inline struct fs *fs_of(fuse_req_t req) { return fuse_req_userdata(req); }
 struct inode *inode_of(struct fs *fs, fuse_ino_t ino);
 fuse_ino_t node_id(struct fs *fs, const struct inode *inode);
 

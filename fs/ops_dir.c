@@ -6,6 +6,8 @@
  */
 #include "ops.h"
 
+#include "notify.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -19,10 +21,10 @@ struct dir_handle {
     struct listed *listed;
     size_t n, cap;
     bool complete;
-    struct consul_resource *rests_on;  /* counted; NULL: nothing that is watched */
-    struct consul_snapshot *snapshot;  /* counted; what the listing was made from */
-    bool always;                       /* names that are always there */
-    struct dir_handle *prev, *next;    /* guarded by fs.open_lock */
+    struct consul_resource *rests_on; /* counted; NULL: nothing that is watched */
+    struct consul_snapshot *snapshot; /* counted; what the listing was made from */
+    bool always;                      /* names that are always there */
+    struct dir_handle *prev, *next;   /* guarded by fs.open_lock */
 };
 
 static void clear(struct dir_handle *dh)
@@ -145,8 +147,7 @@ static int fill_contents(struct op *op, struct dir_handle *dh)
 /* dh->lock is held. */
 static int take_listing(struct op *op, struct dir_handle *dh, bool with_content)
 {
-    struct collector collector = {
-        .lister = {.emit = collect, .with_content = with_content}, .op = op, .dh = dh};
+    struct collector collector = {.lister = {.emit = collect, .with_content = with_content}, .op = op, .dh = dh};
     struct consul_resource *resource;
     int r;
 
@@ -281,52 +282,49 @@ static void send(struct chunk *chunk)
 }
 
 /* dh->lock is held. */
-static int send_chunk(struct op *op, struct dir_handle *dh, bool plus)
+static int fill_chunk(struct chunk *chunk, struct dir_handle *dh)
 {
-    struct chunk chunk = {.op = op, .plus = plus, .size = op->size};
+    struct op *op = chunk->op;
     struct consul_resource *binding;
     double timeout = listing_timeout(dh, &binding);
     off_t offset = op->offset;
 
-    chunk.data = malloc(op->size);
-    chunk.looked_up = malloc((op->size / 64 + 1) * sizeof(*chunk.looked_up)); /* no entry is smaller */
-    if (chunk.data && chunk.looked_up && add_dots(&chunk, &offset)) {
+    chunk->data = malloc(op->size);
+    chunk->looked_up = malloc((op->size / 64 + 1) * sizeof(*chunk->looked_up)); /* no entry is smaller */
+    if (!chunk->data || !chunk->looked_up)
+        return -ENOMEM;
+    if (add_dots(chunk, &offset)) {
         while ((size_t)(offset - 2) < dh->n) {
-            if (!add_listed(&chunk, &dh->listed[offset - 2], timeout, binding, offset + 1))
+            if (!add_listed(chunk, &dh->listed[offset - 2], timeout, binding, offset + 1))
                 break;
             offset++;
         }
     }
-    if (chunk.data && chunk.looked_up)
-        send(&chunk);
-    free(chunk.looked_up);
-    free(chunk.data);
-    return chunk.data ? 0 : -ENOMEM;
+    return 0;
 }
 
 static int readdir(struct op *op, bool plus)
 {
     struct dir_handle *dh = op->state;
+    struct chunk chunk = {.op = op, .plus = plus, .size = op->size};
     int r = 0;
 
     pthread_mutex_lock(&dh->lock);
     if (op->offset == 0 || !dh->complete)
         r = take_listing(op, dh, plus);
     if (r == 0)
-        r = send_chunk(op, dh, plus);
+        r = fill_chunk(&chunk, dh);
     pthread_mutex_unlock(&dh->lock);
+    if (r == 0) /* the directory may be closed, and dh gone, from here on */
+        send(&chunk);
+    free(chunk.looked_up);
+    free(chunk.data);
     return r;
 }
 
-static int run_readdir(struct op *op)
-{
-    return readdir(op, false);
-}
+static int run_readdir(struct op *op) { return readdir(op, false); }
 
-static int run_readdirplus(struct op *op)
-{
-    return readdir(op, true);
-}
+static int run_readdirplus(struct op *op) { return readdir(op, true); }
 
 static void begin_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi,
                           op_run_fn *run)
@@ -351,7 +349,8 @@ void on_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, s
     begin_readdir(req, ino, size, offset, fi, run_readdirplus);
 }
 
-/* ---- names come and go -------------------------------------------------------------------------------------------- */
+/* ---- names come and go --------------------------------------------------------------------------------------------
+ */
 
 /* What the name is now; remembered, because once it is removed it cannot be found. */
 static int find_kind(struct op *op)
@@ -463,11 +462,31 @@ void on_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
         op_start(op);
 }
 
+static void end_rename(struct op *op)
+{
+    struct inode *inode = op->state;
+
+    inode_end_storing(&op->fs->inodes, inode);
+    inode_unref(&op->fs->inodes, inode);
+}
+
+/* Until it is over, the inode is not judged by whether its old name is still there. */
+static void begin_rename(struct op *op)
+{
+    struct inode *inode = inode_peek(&op->fs->inodes, op->inode, op->name);
+
+    if (!inode)
+        return;
+    inode_begin_storing(&op->fs->inodes, inode);
+    op->state = inode;
+    op->cleanup = end_rename;
+}
+
 /* The kernel's dentry moves with its inode; so does ours, with the version that the move gave it. */
 static int moved(struct op *op)
 {
     struct inode_table *table = &op->fs->inodes;
-    struct inode *inode = inode_peek(table, op->inode, op->name);
+    struct inode *inode = op->state;
     struct content *content = op->stored && S_ISREG(op->kind->mode) ? content_of_entry(op->stored) : NULL;
     int r = 0;
 
@@ -475,9 +494,10 @@ static int moved(struct op *op)
         if (content)
             inode_set_content(table, inode, content, inode->mtime_ns);
         r = inode_move(table, inode, op->new_parent, op->new_name);
-        inode_unref(table, inode);
     }
     content_unref(content);
+    if (inode_move_detached(table, op->inode, op->name, op->new_parent, op->new_name) || !inode)
+        notify_name(op->fs, op->new_parent, op->new_name);
     return r;
 }
 
@@ -496,6 +516,7 @@ static int run_rename(struct op *op)
             return op->kind->rename ? r : -EPERM;
         if (r == -EPERM || target != op->kind)
             return -EXDEV;
+        begin_rename(op);
     }
     r = op->kind->rename(op, op->inode, op->name, op->new_parent, op->new_name, op->flags);
     if (r == 0)

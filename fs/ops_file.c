@@ -18,10 +18,7 @@ static struct handle *handle_of(const struct fuse_file_info *fi)
     return fi ? (struct handle *)(uintptr_t)fi->fh : NULL;
 }
 
-static size_t max_len(struct fs *fs, const struct kind *kind)
-{
-    return kind->max_len ? kind->max_len(fs) : MAX_LEN;
-}
+static size_t max_len(struct fs *fs, const struct kind *kind) { return kind->max_len ? kind->max_len(fs) : MAX_LEN; }
 
 /* ---- open -------------------------------------------------------------------------------------------------------- */
 
@@ -201,10 +198,8 @@ static void end_store(struct op *op)
         if (op->stored)
             inode_set_content(table, inode, content, content ? content->mtime_ns : 0);
     }
-    pthread_mutex_lock(&table->lock);
-    inode->storing--;
-    pthread_mutex_unlock(&table->lock);
-    handle_end_store(op->handle, op->stored_done ? 0 : -EIO, content);
+    inode_end_storing(table, inode);
+    handle_end_store(op->handle, op->stored_done ? 0 : op->store_error ? op->store_error : -EIO, content);
     content_unref(content);
 }
 
@@ -230,9 +225,7 @@ static int begin_store(struct op *op)
     if (r <= 0)
         return r;
     op->cleanup = end_store;
-    pthread_mutex_lock(&table->lock);
-    op->handle->inode->storing++;
-    pthread_mutex_unlock(&table->lock);
+    inode_begin_storing(table, op->handle->inode);
     r = place_of(op->fs, op->handle->inode, &op->new_parent, &op->new_name);
     return r < 0 ? r : 1;
 }
@@ -265,12 +258,20 @@ static int store(struct op *op)
     }
     if (!op->stored_done) {
         r = kind->complete ? kind->complete(op->data, op->size) : 1;
-        if (r == 0)
-            r = -EINVAL; /* it ends in the middle of the document */
+        if (r == 0) {
+            static const char words[] = "the document ends too early";
+
+            refusals_add(&op->fs->refusals, "write", op->new_name, 0, words, sizeof(words) - 1);
+            r = -EINVAL;
+        }
         if (r > 0)
             r = kind->store(op, op->new_parent, op->new_name, op->data, op->size);
-        if (r < 0)
+        if (r == -EINPROGRESS)
+            return r; /* it may be running again by now */
+        if (r < 0) {
+            op->store_error = r;
             return r;
+        }
         op->stored_done = true;
         op_rest_on_nothing(op);
     }
@@ -332,9 +333,8 @@ void on_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off
     if (r <= 0) {
         fs_count(fs, COUNT_WRITE);
         if (r < 0) {
-            if (handle)
-                handle_refuse(handle, r);
-            refusals_add(&fs->refusals, "write", handle ? handle->inode->name : "", 0, strerror(-r), strlen(strerror(-r)));
+            if (handle && handle_refuse(handle, r))
+                refusals_add(&fs->refusals, "write", handle->inode->name, 0, strerror(-r), strlen(strerror(-r)));
             fuse_reply_err(req, -r);
         } else {
             fuse_reply_write(req, size);
@@ -363,6 +363,8 @@ static bool is_only_opened(struct op *op)
     pthread_mutex_lock(&handle->lock);
     only_opened = handle->dirty && !handle->data;
     pthread_mutex_unlock(&handle->lock);
+    if (only_opened && handle->inode->kind->complete)
+        return true; /* nothing is no document */
     return only_opened && process_has_open(op->pid, handle->inode->number, node_id(op->fs, handle->inode));
 }
 
@@ -447,7 +449,8 @@ void on_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     op_start(op);
 }
 
-/* ---- create ------------------------------------------------------------------------------------------------------- */
+/* ---- create -------------------------------------------------------------------------------------------------------
+ */
 
 static int reply_created(struct op *op, struct inode *inode, struct handle *handle)
 {

@@ -9,8 +9,8 @@
 /*
  * Whether the process (or thread) still has a descriptor for writing on the inode that the kernel numbers `ino` (the
  * number in the attributes, or the node ID, as the kernel's version has it). True by mistake when the process writes to
- * another file system's file of that number; false also when it can't be known: another user's process, one of another PID namespace, a kernel before 5.14 (whose fdinfo
- * has no ino). Reads /proc only, never the file system that asks.
+ * another file system's file of that number; false also when it can't be known: another user's process, one of another
+ * PID namespace, a kernel before 5.14 (whose fdinfo has no ino). Reads /proc only, never the file system that asks.
  */
 bool process_has_open(pid_t pid, uint64_t ino, uint64_t node_id);
 

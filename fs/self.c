@@ -37,10 +37,7 @@ static void print_time(FILE *stream, const char *name, uint64_t ns)
     fprintf(stream, "%s %s\n", name, text);
 }
 
-static const char *or_unknown(const char *text)
-{
-    return text ? text : "unknown";
-}
+static const char *or_unknown(const char *text) { return text ? text : "unknown"; }
 
 /* Who waits to learn what is wrong should not wait long for it. */
 #define LEADER_PATIENCE_MS 1000
@@ -76,11 +73,11 @@ static int read_status(struct op *op, struct inode *dir, const char *name, struc
     }
     pthread_mutex_lock(&fs->agent.lock);
     fprintf(text.stream, "address %s\nnode %s\ndatacenter %s\nversion %s\n", fs->consul_address,
-                            or_unknown(fs->agent.node), or_unknown(fs->agent.datacenter), or_unknown(fs->agent.version));
+            or_unknown(fs->agent.node), or_unknown(fs->agent.datacenter), or_unknown(fs->agent.version));
     pthread_mutex_unlock(&fs->agent.lock);
     fprintf(text.stream, "leader %s\n", leader_of(leader, stats.disconnected_since_ns != 0));
     fprintf(text.stream, "watches %" PRIu64 "\nresources %" PRIu64 "\ncached_bytes %" PRIu64 "\n", stats.watches,
-                            stats.resources, stats.snapshot_bytes);
+            stats.resources, stats.snapshot_bytes);
     fprintf(text.stream, "filtered_by_acl %s\n", stats.filtered ? "yes" : "no");
     print_time(text.stream, "mounted_since", fs->mounted_ns);
     return content_of(&text, ret_content);
@@ -170,10 +167,11 @@ static int read_config(struct op *op, struct inode *dir, const char *name, struc
     else
         fprintf(text.stream, "stale %g\n", (double)options->stale_ms / 1000.0);
     fprintf(text.stream, "watches %u\ndatacenter %s\nroot %s\nro %s\ntoken %s\n", options->watches,
-                            options->datacenter ? options->datacenter : "", options->root ? options->root : "",
-                            options->read_only ? "yes" : "no", op->fs->has_token ? "set" : "none");
-    fprintf(text.stream, "uid %u\ngid %u\numask %03o\nallow_other %s\n", options->uid, options->gid,
-                            options->umask_given ? options->umask : 022, options->allow_other ? "yes" : "no");
+            options->datacenter ? options->datacenter : "", options->root ? options->root : "",
+            options->read_only ? "yes" : "no", op->fs->has_token ? "set" : "none");
+    fprintf(text.stream, "uid %u\ngid %u\numask %03o\nallow_other %s\ndelay_connect %s\n", options->uid, options->gid,
+            options->umask_given ? options->umask : 022, options->allow_other ? "yes" : "no",
+            options->delay_connect ? "yes" : "no");
     fprintf(text.stream, "kv_max_value %zu\n", consul_kv_max_value(op->fs->consul));
     return content_of(&text, ret_content);
 }
@@ -205,8 +203,7 @@ static int drop_caches(struct op *op, struct inode *dir, const char *name, const
 }
 
 #define MADE_NOW(variable, file, function)                                                                             \
-    static const struct kind variable = {                                                                              \
-        .name = file, .mode = S_IFREG | 0444, .flags = KIND_DIRECT, .read = function}
+    static const struct kind variable = {.name = file, .mode = S_IFREG | 0444, .flags = KIND_DIRECT, .read = function}
 
 MADE_NOW(kind_status_file, "status", read_status);
 MADE_NOW(kind_errors, "errors", read_errors);

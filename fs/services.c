@@ -20,8 +20,7 @@
 /* The name of a service's own file that an instance's could be taken for. */
 #define OWN_DOCUMENT "fastest.json"
 
-/* ---- a service's directory -----------------------------------------------------------------------------------------
- */
+/* ---- a service's directory --------------------------------------------------------------------------------------- */
 
 static const struct kind kind_service;
 
@@ -89,7 +88,7 @@ static int list_catalog(struct op *op, struct lister *lister, const json_t *serv
         char name[NAME_SIZE];
 
         if (name_encode(service, strlen(service), NULL, name) < 0) {
-            fs_count(op->fs, COUNT_NAMES_TOO_LONG);
+            fs_name_left_out(op->fs);
             continue;
         }
         r = lister->emit(lister, name, &found);
@@ -177,8 +176,7 @@ static int remove_service(struct op *op, struct inode *dir, const char *name)
     return was_made || was_phantom ? 0 : -ENOTEMPTY; /* instances that we may not see */
 }
 
-/* ---- views
- * ----------------------------------------------------------------------------------------------------------- */
+/* ---- views ------------------------------------------------------------------------------------------------------- */
 
 static int find_lines(struct op *op, struct inode *dir, enum view_status best, enum view_status worst,
                       struct found *found)
@@ -245,8 +243,7 @@ static int unlink_view(struct op *op, struct inode *dir, const char *name)
     return json_array_size(snapshot->json) == 0 ? 0 : -EPERM;
 }
 
-/* ---- fastest
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- fastest ----------------------------------------------------------------------------------------------------- */
 
 static int find_fastest(struct op *op, struct inode *dir, const char *name, struct found *found)
 {
@@ -287,8 +284,7 @@ static int read_fastest_document(struct op *op, struct inode *dir, const char *n
     return read_fastest(op, dir, FASTEST_DOCUMENT, ret_content);
 }
 
-/* ---- instances
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- instances --------------------------------------------------------------------------------------------------- */
 
 static const struct kind kind_instance;
 
@@ -397,8 +393,7 @@ static int unlink_instance(struct op *op, struct inode *dir, const char *name)
     return r < 0 ? r : instance_deregister(op, service, id, node, path);
 }
 
-/* ---- SERVICE.json
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- SERVICE.json ------------------------------------------------------------------------------------------------ */
 
 static int find_document(struct op *op, struct inode *dir, const char *name, struct found *found)
 {
@@ -437,8 +432,7 @@ static int store_document(struct op *op, struct inode *dir, const char *name, co
     return r < 0 ? r : service_registered(op, service, directory);
 }
 
-/* ---- the rows
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- the rows ---------------------------------------------------------------------------------------------------- */
 
 #define VIEW(file, function)                                                                                           \
     {                                                                                                                  \

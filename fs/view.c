@@ -4,8 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- text ----------------------------------------------------------------------------------------------------------
- */
+/* ---- text -------------------------------------------------------------------------------------------------------- */
 
 int text_begin(struct text *text)
 {
@@ -34,8 +33,7 @@ void text_drop(struct text *text)
     free(text->data);
 }
 
-/* ---- documents ------------------------------------------------------------------------------------------------------
- */
+/* ---- documents --------------------------------------------------------------------------------------------------- */
 
 static int to_stream(const char *data, size_t len, void *stream)
 {
@@ -183,8 +181,7 @@ int view_lines(const json_t *array, char **ret_data, size_t *ret_len)
     return text_end(&text, ret_data, ret_len);
 }
 
-/* ---- looking into answers -------------------------------------------------------------------------------------------
- */
+/* ---- looking into answers ---------------------------------------------------------------------------------------- */
 
 const char *view_string(const json_t *object, const char *key)
 {
@@ -208,8 +205,7 @@ const json_t *view_select(const json_t *array, const char *key, const char *valu
     return NULL;
 }
 
-/* ---- names ----------------------------------------------------------------------------------------------------------
- */
+/* ---- names ------------------------------------------------------------------------------------------------------- */
 
 static const char suffix[] = ".json";
 #define SUFFIX_LEN (sizeof(suffix) - 1)

@@ -15,8 +15,7 @@
 #include <stddef.h>
 #include <stdio.h>
 
-/* ---- view.c: text, documents, names -------------------------------------------------------------------------------
- */
+/* ---- view.c: text, documents, names ------------------------------------------------------------------------------ */
 
 /* A stream into memory. text_end() gives the bytes, or -ENOMEM if any of them could not be stored. */
 struct text {
@@ -56,8 +55,7 @@ int view_json_parse(const char *file, char out[NAME_SIZE]);
 int view_owned_name(const char *id, const char *node, const char *local, const char *own, char out[NAME_SIZE]);
 int view_owned_parse(const char *file, const char *local, const char *own, char id[NAME_SIZE], char node[NAME_SIZE]);
 
-/* ---- view_health.c: what /v1/health/service/X answers ---------------------------------------------------------------
- */
+/* ---- view_health.c: what /v1/health/service/X answers ------------------------------------------------------------ */
 
 /* In Consul's order of severity. */
 enum view_status { VIEW_PASSING, VIEW_WARNING, VIEW_CRITICAL };
@@ -83,8 +81,7 @@ int view_addresses(const json_t *health, enum view_status best, enum view_status
 /* The tags of all instances, each once, sorted by their bytes. */
 int view_tags(const json_t *health, char **ret_data, size_t *ret_len);
 
-/* ---- view_checks.c: what /v1/health/state/any answers ---------------------------------------------------------------
- */
+/* ---- view_checks.c: what /v1/health/state/any answers ------------------------------------------------------------ */
 
 /* Whether a check belongs to the directory any, passing, warning or critical. */
 bool view_check_is(const json_t *check, const char *state);
@@ -93,8 +90,7 @@ const json_t *view_find_check(const json_t *checks, const char *state, const cha
 /* A table for people, the worst first. */
 int view_checks_summary(const json_t *checks, char **ret_data, size_t *ret_len);
 
-/* ---- view_registration.c: from what the user wrote to what the agent takes ------------------------------------------
- */
+/* ---- view_registration.c: from what the user wrote to what the agent takes --------------------------------------- */
 
 struct registration {
     json_t *document; /* for PUT /v1/agent/service/register */

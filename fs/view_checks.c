@@ -22,8 +22,7 @@ const json_t *view_find_check(const json_t *checks, const char *state, const cha
     return NULL;
 }
 
-/* ---- the table ------------------------------------------------------------------------------------------------------
- */
+/* ---- the table --------------------------------------------------------------------------------------------------- */
 
 static const char *const columns[] = {"Status", "Node", "ServiceName", "CheckID", "Name"};
 static const char *const titles[] = {"STATUS", "NODE", "SERVICE", "CHECK", "NAME"};

@@ -4,8 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- status ---------------------------------------------------------------------------------------------------------
- */
+/* ---- status ------------------------------------------------------------------------------------------------------ */
 
 /* What Consul has no name for is not passing. A check in maintenance is critical to Consul too. */
 enum view_status view_check_status(const json_t *check)
@@ -40,8 +39,7 @@ bool view_has_live_agent(const json_t *entry)
     return serf && view_check_status(serf) == VIEW_PASSING;
 }
 
-/* ---- instances ------------------------------------------------------------------------------------------------------
- */
+/* ---- instances --------------------------------------------------------------------------------------------------- */
 
 const char *view_instance_id(const json_t *entry) { return view_string(json_object_get(entry, "Service"), "ID"); }
 
@@ -72,8 +70,7 @@ const json_t *view_find_instance(const json_t *health, const char *id, const cha
     return NULL;
 }
 
-/* ---- lines ----------------------------------------------------------------------------------------------------------
- */
+/* ---- lines ------------------------------------------------------------------------------------------------------- */
 
 static void put_address(FILE *stream, const char *host, int port)
 {
@@ -122,8 +119,7 @@ int view_addresses(const json_t *health, enum view_status best, enum view_status
     return text_end(&text, ret_data, ret_len);
 }
 
-/* ---- tags -----------------------------------------------------------------------------------------------------------
- */
+/* ---- tags -------------------------------------------------------------------------------------------------------- */
 
 static const json_t *tags_of(const json_t *entry) { return json_object_get(json_object_get(entry, "Service"), "Tags"); }
 

@@ -188,8 +188,7 @@ static int take_flat(const json_t *written, json_t *document)
     return 0;
 }
 
-/* ---- name and ID ---------------------------------------------------------------------------------------------------
- */
+/* ---- name and ID ------------------------------------------------------------------------------------------------- */
 
 /*
  * Takes every spelling of `names` out of the document; each must say `expected` (NULL: they must agree) or nothing.
@@ -255,8 +254,7 @@ static int settle_names(json_t *document, const char *service, const char *id, c
     return r;
 }
 
-/* ---- the whole ------------------------------------------------------------------------------------------------------
- */
+/* ---- the whole --------------------------------------------------------------------------------------------------- */
 
 int view_registration(const json_t *written, const char *service, const char *id, const json_t *current,
                       struct registration *ret, char **ret_why)
@@ -292,8 +290,7 @@ void registration_clear(struct registration *registration)
     *registration = (struct registration){0};
 }
 
-/* ---- has it arrived? ------------------------------------------------------------------------------------------------
- */
+/* ---- has it arrived? --------------------------------------------------------------------------------------------- */
 
 /* Absent and empty are the same; a registration has no more to say about tags than their order. */
 static bool same_value(const json_t *one, const json_t *other)

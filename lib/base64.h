@@ -5,10 +5,7 @@
 #include <stddef.h>
 
 /* Room for the encoded text, without a NUL. */
-static inline size_t base64_encoded_len(size_t len)
-{
-    return (len + 2) / 3 * 4;
-}
+static inline size_t base64_encoded_len(size_t len) { return (len + 2) / 3 * 4; }
 
 /* Writes base64_encoded_len(len) characters. */
 void base64_encode(const void *data, size_t len, char *out);

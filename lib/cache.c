@@ -34,12 +34,14 @@
 
 #define MS 1000000ull
 #define SECOND (1000 * MS)
-#define BROKEN_GRACE SECOND           /* a break shorter than this is nobody's business */
+#define BROKEN_GRACE SECOND /* a break shorter than this is nobody's business */
 #define EVICT_AFTER (5 * SECOND)
-#define IDLE_WATCH (600 * SECOND)     /* a watch that nobody asked for ends */
+#define IDLE_WATCH (600 * SECOND)       /* a watch that nobody asked for ends */
 #define IDLE_UNREFERENCED (60 * SECOND) /* a snapshot that nobody holds or asked for is freed */
 #define SWEEP_EVERY (5 * SECOND)
-#define TOO_BIG_FOR (60 * SECOND)     /* an answer that exceeded its maximum is not tried again for so long */
+/* An answer that exceeded its maximum is not tried again for so long; twice as long each time it is found so. */
+#define TOO_BIG_FIRST (1 * SECOND)
+#define TOO_BIG_LAST (64 * SECOND)
 #define WAIT_MIN_S 10
 /* A watched answer of more than this is not fetched again at once: its prefix may change faster than it can be read. */
 #define LARGE_ANSWER (64 * 1024)
@@ -73,16 +75,18 @@ struct consul_resource {
     struct consul_snapshot *snapshot;
     uint64_t sent_ns, fetched_ns; /* of the request that brought (or confirmed) the snapshot */
     uint64_t not_before_ns;       /* a request sent before this does not count */
+    uint64_t floor_ns;            /* the same, also when Consul is away: a write was told to have succeeded */
     uint64_t good_ns;             /* the snapshot was last known to be current */
     uint64_t used_ns;
     int error;
-    uint64_t error_ns, too_big_ns;
+    uint64_t error_ns;
+    uint64_t too_big_until_ns, too_big_pause_ns;
     struct http_request *get, *watch;
     uint64_t get_since_ns, watch_since_ns; /* when these were submitted: they show at least what was true then */
     bool get_again;
-    uint64_t refetch_ns;          /* a GET is due; 0: none */
+    uint64_t refetch_ns; /* a GET is due; 0: none */
     enum watch_state state;
-    bool watch_paused;            /* the next blocking query waits for refetch_ns */
+    bool watch_paused;  /* the next blocking query waits for refetch_ns */
     uint64_t broken_ns; /* 0 once the grace is over */
     struct consul_index index;
     struct consul_waiter *first, *last;
@@ -103,7 +107,7 @@ struct cache {
     struct consul_resource *all;
     unsigned watches;
     struct consul_waiter *soonest, *latest; /* by deadline */
-    uint64_t timer_ns; /* the earliest refetch or end of a grace; a tick is due then */
+    uint64_t timer_ns;                      /* the earliest refetch or end of a grace; a tick is due then */
     uint64_t swept_ns, disconnected_ns, disconnected_realtime_ns;
     uint64_t hits, misses, dropped, ended, stale_served, filtered, snapshot_bytes, waiters;
     bool known_leader, contacted;
@@ -316,7 +320,10 @@ static void resource_free(struct consul_resource *resource)
 
 static int hex_digit(char c)
 {
-    return c >= '0' && c <= '9' ? c - '0' : c >= 'A' && c <= 'F' ? c - 'A' + 10 : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+    return c >= '0' && c <= '9'   ? c - '0'
+           : c >= 'A' && c <= 'F' ? c - 'A' + 10
+           : c >= 'a' && c <= 'f' ? c - 'a' + 10
+                                  : -1;
 }
 
 static char *url_decode(const char *text, size_t len)
@@ -371,7 +378,7 @@ int cache_get(struct cache *cache, const char *path, enum consul_format format, 
         resource->refs++;
         if (max > resource->max) {
             resource->max = max;
-            resource->too_big_ns = 0;
+            resource->too_big_until_ns = 0;
         }
         goto out;
     }
@@ -418,15 +425,9 @@ void consul_resource_unref(struct consul_resource *resource)
     pthread_mutex_unlock(&resource->cache->lock);
 }
 
-const char *consul_resource_path(const struct consul_resource *resource)
-{
-    return resource->path;
-}
+const char *consul_resource_path(const struct consul_resource *resource) { return resource->path; }
 
-void **consul_resource_user(struct consul_resource *resource)
-{
-    return &resource->user;
-}
+void **consul_resource_user(struct consul_resource *resource) { return &resource->user; }
 
 /* ---- waiters -------------------------------------------------------------------------------------------------- */
 
@@ -632,7 +633,8 @@ static bool end_watch(struct consul_resource *resource)
     return true;
 }
 
-/* cache.lock is held. Frees a watch for `taker` if one has been cold for long enough; *ret_loser is to be told, counted. */
+/* cache.lock is held. Frees a watch for `taker` if one has been cold for long enough; *ret_loser is to be told,
+ * counted. */
 static bool evict_one(struct cache *cache, const struct consul_resource *taker, uint64_t now,
                       struct consul_resource **ret_loser)
 {
@@ -738,6 +740,7 @@ static bool accept(struct consul_resource *resource, struct consul_snapshot *sna
     bool changed;
 
     resource->error = 0;
+    resource->too_big_pause_ns = 0;
     if (resource->snapshot && sent_ns < resource->sent_ns && snapshot->index <= resource->snapshot->index) {
         resource->cache->dropped++;
         consul_snapshot_unref(snapshot);
@@ -794,8 +797,8 @@ static int decode_answer(struct consul_resource *resource, const struct http_req
 
 void cache_note_contact(struct cache *cache, const struct http_request *request, int err)
 {
-    bool lost = request->net != CONSUL_NET_OK && request->net != CONSUL_NET_TOO_BIG &&
-                request->net != CONSUL_NET_CANCELLED;
+    bool lost =
+        request->net != CONSUL_NET_OK && request->net != CONSUL_NET_TOO_BIG && request->net != CONSUL_NET_CANCELLED;
     const char *line = NULL;
 
     /* An agent without servers or leader answers, but knows nothing. */
@@ -830,6 +833,16 @@ static void tell_ended(struct cache *cache, struct consul_resource *loser)
     consul_resource_unref(loser);
 }
 
+/* cache.lock is held. */
+static void is_too_big(struct consul_resource *resource, uint64_t now)
+{
+    uint64_t pause = resource->too_big_pause_ns * 2;
+
+    pause = pause < TOO_BIG_FIRST ? TOO_BIG_FIRST : pause > TOO_BIG_LAST ? TOO_BIG_LAST : pause;
+    resource->too_big_pause_ns = pause;
+    resource->too_big_until_ns = now + pause;
+}
+
 static void on_get(struct http_request *request)
 {
     struct consul_resource *resource = request->arg, *loser = NULL;
@@ -852,7 +865,7 @@ static void on_get(struct http_request *request)
         resource->error = err;
         resource->error_ns = request->done_ns;
         if (request->net == CONSUL_NET_TOO_BIG)
-            resource->too_big_ns = request->done_ns;
+            is_too_big(resource, request->done_ns);
         if (resource->state == WATCH_BROKEN) { /* the attempt to reconnect failed too */
             resource->refetch_ns =
                 consul_now_ns() + consul_index_failed(&resource->index, false, 0, (uint32_t)rand()) * MS;
@@ -914,7 +927,7 @@ static void on_watch(struct http_request *request)
             resource->error = err;
             resource->error_ns = request->done_ns;
             if (request->net == CONSUL_NET_TOO_BIG)
-                resource->too_big_ns = request->done_ns;
+                is_too_big(resource, request->done_ns);
         } else {
             watch_broke(resource, request);
         }
@@ -922,8 +935,8 @@ static void on_watch(struct http_request *request)
     }
     /* The query was sent long ago and answered now: what it shows is as new as its answer, save what this client wrote
      * while the answer was on its way; apply_pending() knows that. */
-    (void)consul_index_answer(&resource->index, snapshot->index,
-                              (unsigned)((request->done_ns - request->sent_ns) / MS), (uint32_t)rand(), &pause_ms);
+    (void)consul_index_answer(&resource->index, snapshot->index, (unsigned)((request->done_ns - request->sent_ns) / MS),
+                              (uint32_t)rand(), &pause_ms);
     changed = accept(resource, snapshot, request->sent_ns, request->done_ns);
     if (!worth_watching(resource)) {
         ended = end_watch(resource);
@@ -947,7 +960,8 @@ out:
     http_request_free(request);
 }
 
-/* ---- reading ------------------------------------------------------------------------------------------------------ */
+/* ---- reading ------------------------------------------------------------------------------------------------------
+ */
 
 /* Which failures mean that the agent is not there, rather than that it says no. */
 static bool is_absence_of_agent(int err)
@@ -959,7 +973,7 @@ static bool stale_allowed(const struct consul_resource *resource, uint64_t now)
 {
     uint64_t stale_ms = resource->cache->options.stale_ms;
 
-    if (!resource->snapshot || resource->sent_ns < resource->not_before_ns || stale_ms == 0)
+    if (!resource->snapshot || resource->sent_ns < resource->floor_ns || stale_ms == 0)
         return false;
     return stale_ms == CONSUL_STALE_FOREVER || now - resource->good_ns <= stale_ms * MS;
 }
@@ -967,15 +981,16 @@ static bool stale_allowed(const struct consul_resource *resource, uint64_t now)
 static bool is_live(const struct consul_resource *resource, uint64_t now)
 {
     return resource->state == WATCH_LIVE ||
-           (resource->state == WATCH_BROKEN && resource->broken_ns && now < resource->broken_ns + BROKEN_GRACE);
+           (resource->state == WATCH_BROKEN && resource->broken_ns && now < resource->broken_ns + BROKEN_GRACE &&
+            !resource->cache->disconnected_ns);
 }
 
 int consul_resource_read(struct consul_resource *resource, uint64_t since_ns, struct consul_waiter *waiter,
-                         struct consul_snapshot **ret_snapshot, bool *ret_watched)
+                         struct consul_snapshot **ret_snapshot, enum consul_freshness *ret_freshness)
 {
     struct cache *cache = resource->cache;
     uint64_t now = consul_now_ns();
-    bool serve = false, watched = false;
+    bool serve = false, watched = false, stale = false;
     int r = 0;
 
     pthread_mutex_lock(&cache->lock);
@@ -990,12 +1005,12 @@ int consul_resource_read(struct consul_resource *resource, uint64_t since_ns, st
     }
     if (serve) {
         cache->hits++;
-    } else if (resource->too_big_ns && now < resource->too_big_ns + TOO_BIG_FOR) {
+    } else if (now < resource->too_big_until_ns) {
         r = -EFBIG;
     } else if (resource->error && resource->error_ns >= since_ns) {
         serve = is_absence_of_agent(resource->error) && stale_allowed(resource, now);
         r = serve ? 0 : resource->error;
-        cache->stale_served += serve;
+        stale = serve;
     } else if (cache->closing) {
         r = -ECANCELED;
     } else {
@@ -1003,8 +1018,7 @@ int consul_resource_read(struct consul_resource *resource, uint64_t since_ns, st
             r = start_get(resource);
         else if (resource->get_since_ns < resource->not_before_ns)
             resource->get_again = true;
-        serve = r == 0 && cache->disconnected_ns && stale_allowed(resource, now);
-        cache->stale_served += serve;
+        serve = stale = r == 0 && cache->disconnected_ns && stale_allowed(resource, now);
         cache->misses += !serve;
         if (r == 0 && !serve) {
             r = -EINPROGRESS;
@@ -1014,7 +1028,8 @@ int consul_resource_read(struct consul_resource *resource, uint64_t since_ns, st
     }
     if (serve) {
         *ret_snapshot = consul_snapshot_ref(resource->snapshot);
-        *ret_watched = watched;
+        *ret_freshness = stale ? CONSUL_STALE : watched ? CONSUL_WATCHED : CONSUL_FRESH;
+        cache->stale_served += stale;
     }
     pthread_mutex_unlock(&cache->lock);
     return r;
@@ -1044,10 +1059,12 @@ int consul_resource_error(struct consul_resource *resource)
 /* ---- changes that this client makes ---------------------------------------------------------------------------- */
 
 /* cache.lock is held. */
-static void expire_one(struct consul_resource *resource, uint64_t now)
+static void expire_one(struct consul_resource *resource, uint64_t now, bool told)
 {
     resource->not_before_ns = now;
-    resource->too_big_ns = 0;
+    if (told)
+        resource->floor_ns = now;
+    resource->too_big_until_ns = 0;
     if (resource->get)
         resource->get_again = true;
 }
@@ -1055,11 +1072,11 @@ static void expire_one(struct consul_resource *resource, uint64_t now)
 void consul_resource_expire(struct consul_resource *resource)
 {
     pthread_mutex_lock(&resource->cache->lock);
-    expire_one(resource, consul_now_ns());
+    expire_one(resource, consul_now_ns(), true);
     pthread_mutex_unlock(&resource->cache->lock);
 }
 
-void cache_expire(struct cache *cache, const char *prefix)
+void cache_expire(struct cache *cache, const char *prefix, bool told)
 {
     size_t len = strlen(prefix);
     uint64_t now = consul_now_ns();
@@ -1067,7 +1084,7 @@ void cache_expire(struct cache *cache, const char *prefix)
     pthread_mutex_lock(&cache->lock);
     for (struct consul_resource *r = cache->all; r; r = r->next)
         if (strncmp(r->path, prefix, len) == 0)
-            expire_one(r, now);
+            expire_one(r, now, told);
     pthread_mutex_unlock(&cache->lock);
 }
 
@@ -1146,9 +1163,9 @@ void cache_apply_kv(struct cache *cache, const char *datacenter, const char *key
             continue;
         if (r->format != CONSUL_KV) { /* a listing of names */
             if (!entry || entry->create_index == entry->modify_index)
-                expire_one(r, now);
+                expire_one(r, now, true);
         } else if (apply_one(r, key, entry, removed_index, now) < 0) {
-            expire_one(r, now);
+            expire_one(r, now, true);
         }
     }
     pthread_mutex_unlock(&cache->lock);
@@ -1169,7 +1186,7 @@ void cache_drop(struct cache *cache)
                 told[n++] = r;
             }
             r->used_ns = 0; /* the sweep frees it if nobody holds it */
-            r->too_big_ns = 0;
+            r->too_big_until_ns = 0;
             if (!r->get)
                 set_snapshot(r, NULL);
         }
@@ -1181,7 +1198,8 @@ void cache_drop(struct cache *cache)
     http_wakeup(cache->http);
 }
 
-/* ---- the clock ----------------------------------------------------------------------------------------------------- */
+/* ---- the clock -----------------------------------------------------------------------------------------------------
+ */
 
 static struct consul_waiter *take_overdue(struct cache *cache, uint64_t now)
 {
@@ -1198,8 +1216,7 @@ static struct consul_waiter *take_overdue(struct cache *cache, uint64_t now)
 }
 
 /* cache.lock is held. Starts what is due; *ret_ended, counted, lost its watch. Returns when to look again. */
-static uint64_t run_timers(struct cache *cache, uint64_t now, struct consul_resource **ended, size_t max,
-                           size_t *ret_n)
+static uint64_t run_timers(struct cache *cache, uint64_t now, struct consul_resource **ended, size_t max, size_t *ret_n)
 {
     uint64_t next = 0;
     size_t n = 0;
@@ -1293,7 +1310,8 @@ uint64_t cache_tick(void *arg, uint64_t now)
     return next;
 }
 
-/* ---- beginning and end -------------------------------------------------------------------------------------------- */
+/* ---- beginning and end --------------------------------------------------------------------------------------------
+ */
 
 /*
  * `watches` connections in all, so that a host's other clients keep their share of http_max_conns_per_client: an eighth
@@ -1328,10 +1346,7 @@ int cache_new(const struct consul_options *options, struct cache **ret_cache)
     return 0;
 }
 
-void cache_set_http(struct cache *cache, struct http *http)
-{
-    cache->http = http;
-}
+void cache_set_http(struct cache *cache, struct http *http) { cache->http = http; }
 
 void cache_close(struct cache *cache)
 {

@@ -20,7 +20,8 @@ void cache_free(struct cache *cache);
 int cache_get(struct cache *cache, const char *path, enum consul_format format, unsigned flags, size_t max,
               struct consul_resource **ret_resource);
 bool cache_cancel_waiter(struct cache *cache, struct consul_waiter *waiter);
-void cache_expire(struct cache *cache, const char *prefix);
+/* told: this client knows that something changed, so that what it had must not even be served as stale. */
+void cache_expire(struct cache *cache, const char *prefix, bool told);
 void cache_drop(struct cache *cache);
 
 /*

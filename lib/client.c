@@ -5,8 +5,8 @@
  */
 #include "client.h"
 
-#include "consul.h"
 #include "cache.h"
+#include "consul.h"
 #include "kv.h"
 
 #include <errno.h>
@@ -130,7 +130,8 @@ void consul_urlencode(const char *text, const char *safe, char *out)
     consul_buf_free(&buf);
 }
 
-/* ---- single requests ---------------------------------------------------------------------------------------------- */
+/* ---- single requests ----------------------------------------------------------------------------------------------
+ */
 
 struct call {
     struct consul *client;
@@ -197,7 +198,8 @@ fail:
     return r;
 }
 
-/* ---- the cache and the figures, for who holds a client ------------------------------------------------------------ */
+/* ---- the cache and the figures, for who holds a client ------------------------------------------------------------
+ */
 
 int consul_resource_get(struct consul *client, const char *path, enum consul_format format, unsigned flags, size_t max,
                         struct consul_resource **ret_resource)
@@ -217,15 +219,9 @@ bool consul_waiter_cancel(struct consul *client, struct consul_waiter *waiter)
     return cache_cancel_waiter(client->cache, waiter);
 }
 
-void consul_expire(struct consul *client, const char *prefix)
-{
-    cache_expire(client->cache, prefix);
-}
+void consul_expire(struct consul *client, const char *prefix) { cache_expire(client->cache, prefix, true); }
 
-void consul_drop_caches(struct consul *client)
-{
-    cache_drop(client->cache);
-}
+void consul_drop_caches(struct consul *client) { cache_drop(client->cache); }
 
 void consul_set_kv_limits(struct consul *client, size_t max_value, size_t max_txn_ops)
 {
@@ -233,10 +229,7 @@ void consul_set_kv_limits(struct consul *client, size_t max_value, size_t max_tx
     atomic_store(&client->txn_max_ops, max_txn_ops);
 }
 
-size_t consul_kv_max_value(const struct consul *client)
-{
-    return atomic_load(&client->kv_max_value);
-}
+size_t consul_kv_max_value(const struct consul *client) { return atomic_load(&client->kv_max_value); }
 
 void consul_get_stats(struct consul *client, struct consul_stats *ret_stats)
 {

@@ -92,8 +92,8 @@ struct consul_config {
 };
 
 /* Reads CONSUL_HTTP_ADDR and its companions. getenv_fn NULL means getenv(3). On failure *ret_error is one line. */
-int consul_config_init_from_env(struct consul_config *config, char *(*getenv_fn)(const char *), char **ret_error)
-    CONSUL_WARN_UNUSED;
+int consul_config_init_from_env(struct consul_config *config, char *(*getenv_fn)(const char *),
+                                char **ret_error) CONSUL_WARN_UNUSED;
 /* Takes an address in any spelling that CONSUL_HTTP_ADDR has. */
 int consul_config_set_address(struct consul_config *config, const char *address, char **ret_error) CONSUL_WARN_UNUSED;
 /* Reads and trims the token; a file that cannot be read is an error. */
@@ -124,10 +124,10 @@ enum consul_change {
 #define CONSUL_STALE_FOREVER UINT64_MAX
 
 struct consul_options {
-    unsigned watches;      /* connections that blocking queries and other requests share; see cache.c */
-    uint64_t timeout_ms;   /* for one request, retries included */
-    uint64_t stale_ms;     /* or CONSUL_STALE_FOREVER */
-    consul_log_fn *log;    /* may be NULL */
+    unsigned watches;    /* connections that blocking queries and other requests share; see cache.c */
+    uint64_t timeout_ms; /* for one request, retries included */
+    uint64_t stale_ms;   /* or CONSUL_STALE_FOREVER */
+    consul_log_fn *log;  /* may be NULL */
     void *log_arg;
     /* Told of every change of a resource, in order, on the network thread, with no lock held. May be NULL. */
     void (*changed)(void *arg, struct consul_resource *resource, enum consul_change change);
@@ -135,8 +135,8 @@ struct consul_options {
 };
 
 /* Starts the network thread. Sends nothing yet. */
-int consul_new(const struct consul_config *config, const struct consul_options *options, struct consul **ret_client)
-    CONSUL_WARN_UNUSED;
+int consul_new(const struct consul_config *config, const struct consul_options *options,
+               struct consul **ret_client) CONSUL_WARN_UNUSED;
 /* Ends what is under way with -ECANCELED (callbacks are made) and joins the thread; from then on nothing is asked. Not
  * from a callback. */
 void consul_stop(struct consul *client);
@@ -156,13 +156,13 @@ enum consul_intent {
 };
 
 struct consul_request {
-    const char *method;   /* "GET", "PUT", "DELETE", "POST" */
-    const char *path;     /* "/v1/…", encoded, with its query */
-    const void *body;     /* copied */
+    const char *method; /* "GET", "PUT", "DELETE", "POST" */
+    const char *path;   /* "/v1/…", encoded, with its query */
+    const void *body;   /* copied */
     size_t body_len;
     const char *content_type; /* NULL: application/json */
-    size_t max_answer;    /* bytes; 0: 64 MiB. A longer answer is -EFBIG */
-    uint64_t timeout_ms;  /* 0: the client's */
+    size_t max_answer;        /* bytes; 0: 64 MiB. A longer answer is -EFBIG */
+    uint64_t timeout_ms;      /* 0: the client's */
     enum consul_intent intent;
 };
 
@@ -179,8 +179,8 @@ struct consul_answer {
 /* Called once for each request that was started, on the network thread. */
 typedef void consul_done_fn(void *arg, const struct consul_answer *answer);
 
-int consul_request(struct consul *client, const struct consul_request *request, consul_done_fn *done, void *arg)
-    CONSUL_WARN_UNUSED;
+int consul_request(struct consul *client, const struct consul_request *request, consul_done_fn *done,
+                   void *arg) CONSUL_WARN_UNUSED;
 
 /* Appends a path segment or query value, percent-encoded. `out` has room for 3 * strlen(text) + 1. */
 void consul_urlencode(const char *text, const char *safe, char *out);
@@ -192,15 +192,12 @@ struct consul_kv_entry {
     uint32_t refs;
     uint32_t key_len, value_len;
     uint64_t create_index, modify_index, lock_index, flags;
-    uint64_t seen_ns;  /* CLOCK_REALTIME ns when this client first saw this ModifyIndex */
-    char session[40];  /* "" when not locked */
-    char data[];       /* key, NUL, value, NUL */
+    uint64_t seen_ns; /* CLOCK_REALTIME ns when this client first saw this ModifyIndex */
+    char session[40]; /* "" when not locked */
+    char data[];      /* key, NUL, value, NUL */
 };
 
-static inline const char *consul_kv_key(const struct consul_kv_entry *entry)
-{
-    return entry->data;
-}
+static inline const char *consul_kv_key(const struct consul_kv_entry *entry) { return entry->data; }
 static inline const char *consul_kv_value(const struct consul_kv_entry *entry)
 {
     return entry->data + entry->key_len + 1;
@@ -232,7 +229,7 @@ enum consul_format {
 struct consul_snapshot {
     uint32_t refs;
     uint64_t index;
-    uint64_t hash;   /* of the answer's bytes; differs when the content differs */
+    uint64_t hash;    /* of the answer's bytes; differs when the content differs */
     uint64_t seen_ns; /* CLOCK_REALTIME, when it first arrived */
     bool filtered;
     json_t *json;
@@ -245,7 +242,7 @@ struct consul_snapshot *consul_snapshot_ref(struct consul_snapshot *snapshot);
 void consul_snapshot_unref(struct consul_snapshot *snapshot); /* NULL is fine */
 
 enum {
-    CONSUL_BLOCKS = 1 << 0,     /* the endpoint takes blocking queries: the resource may be watched */
+    CONSUL_BLOCKS = 1 << 0,      /* the endpoint takes blocking queries: the resource may be watched */
     CONSUL_WATCH_EMPTY = 1 << 1, /* watch it although the answer is empty; without it a missing thing is not watched,
                                     because old servers wake such a watch on every write */
 };
@@ -267,24 +264,31 @@ struct consul_waiter {
     uint64_t deadline_ns;
     /* private to cache.c */
     struct consul_resource *resource;
-    struct consul_waiter *prev, *next;             /* in the resource's list */
-    struct consul_waiter *sooner, *later;          /* in the list of deadlines */
+    struct consul_waiter *prev, *next;    /* in the resource's list */
+    struct consul_waiter *sooner, *later; /* in the list of deadlines */
+};
+
+enum consul_freshness {
+    CONSUL_WATCHED, /* and stays so until CONSUL_WATCH_ENDED is told */
+    CONSUL_FRESH,   /* at the moment */
+    CONSUL_STALE,   /* Consul does not answer; this is what was known. What is not in it may exist by now */
 };
 
 /*
  * Asks for a snapshot that is as fresh as the rules of cache.c want for somebody who began at since_ns.
- * 0: *ret_snapshot is counted for the caller, *ret_watched says whether the resource is being watched.
+ * 0: *ret_snapshot is counted for the caller.
  * -EINPROGRESS: the waiter is queued and a GET is under way; when woken, ask again with the same since_ns.
  * Otherwise: why the agent's newest answer is none (-EACCES, -ETIMEDOUT, -EFBIG when it exceeds `max`, …).
  */
 int consul_resource_read(struct consul_resource *resource, uint64_t since_ns, struct consul_waiter *waiter,
-                         struct consul_snapshot **ret_snapshot, bool *ret_watched) CONSUL_WARN_UNUSED;
+                         struct consul_snapshot **ret_snapshot,
+                         enum consul_freshness *ret_freshness) CONSUL_WARN_UNUSED;
 /* True when the waiter was queued and now is not; false when it has been or is being woken. */
 bool consul_waiter_cancel(struct consul *client, struct consul_waiter *waiter);
 
 /* The newest snapshot whatever its age, counted, or NULL. */
 struct consul_snapshot *consul_resource_peek(struct consul_resource *resource, bool *ret_watched);
-/* Why the newest attempt failed although no snapshot came of it; 0 when it did not. */
+/* Why the newest attempt to read it failed; 0 when it did not, or none was made yet. */
 int consul_resource_error(struct consul_resource *resource);
 /* This mount changed what the resource shows: only an answer to a request sent from now on counts as fresh. */
 void consul_resource_expire(struct consul_resource *resource);
@@ -343,9 +347,9 @@ struct consul_probe_target {
 };
 
 struct consul_probe_result {
-    int err;         /* 0: answered well */
-    int status;      /* HTTP status of a HEAD */
-    uint64_t ns;     /* until the answer; only when err is 0 */
+    int err;     /* 0: answered well */
+    int status;  /* HTTP status of a HEAD */
+    uint64_t ns; /* until the answer; only when err is 0 */
 };
 
 /*
@@ -355,8 +359,8 @@ struct consul_probe_result {
  */
 int consul_probe(struct consul *client, const struct consul_probe_target *targets, size_t n, uint64_t timeout_ms,
                  void (*first)(void *arg, size_t index, uint64_t ns),
-                 void (*all)(void *arg, const struct consul_probe_result *results, size_t n), void *arg)
-    CONSUL_WARN_UNUSED;
+                 void (*all)(void *arg, const struct consul_probe_result *results, size_t n),
+                 void *arg) CONSUL_WARN_UNUSED;
 
 /* The URL or target that a check of this Type says it asks, found in its Output; the caller frees it. */
 enum consul_health_kind { CONSUL_HEALTH_NONE, CONSUL_HEALTH_HTTP, CONSUL_HEALTH_TCP, CONSUL_HEALTH_GRPC };
@@ -370,12 +374,12 @@ struct consul_stats {
     uint64_t requests;         /* sent, blocking queries not counted */
     uint64_t blocking_queries; /* sent */
     uint64_t bytes_received, bytes_sent;
-    uint64_t errors;           /* requests without a usable answer */
+    uint64_t errors; /* requests without a usable answer */
     uint64_t retries;
     uint64_t watches, resources, snapshot_bytes, waiters; /* now */
     uint64_t watches_ended, cache_hits, cache_misses, dropped_answers, stale_served;
     uint64_t disconnected_since_ns; /* CLOCK_REALTIME; 0 while connected */
-    uint64_t filtered;         /* answers of which the server said that ACLs filtered them */
+    uint64_t filtered;              /* answers of which the server said that ACLs filtered them */
     bool known_leader;
 };
 void consul_get_stats(struct consul *client, struct consul_stats *ret_stats);

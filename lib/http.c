@@ -38,7 +38,7 @@ struct http {
     bool started;
     CURLM *multi;
 
-    pthread_mutex_t lock; /* innermost: nothing is called while it is held */
+    pthread_mutex_t lock;          /* innermost: nothing is called while it is held */
     struct request_list submitted; /* guarded by lock */
     bool cancel_pending, stopping; /* guarded by lock */
 
@@ -296,8 +296,8 @@ static void start(struct http *http, struct http_request *request)
     request->easy = easy;
     request->header_list = build_headers(http, request);
     consul_buf_init(&url, SIZE_MAX / 2);
-    if (!easy || !request->header_list || (!request->url && (consul_buf_puts(&url, http->base_url) < 0 ||
-                                                             consul_buf_puts(&url, request->path) < 0))) {
+    if (!easy || !request->header_list ||
+        (!request->url && (consul_buf_puts(&url, http->base_url) < 0 || consul_buf_puts(&url, request->path) < 0))) {
         consul_buf_free(&url);
         request->net = CONSUL_NET_PROTOCOL;
         finish(http, request);
@@ -308,7 +308,7 @@ static void start(struct http *http, struct http_request *request)
     set_protocols(easy);
     curl_easy_setopt(easy, CURLOPT_PRIVATE, request);
     curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
-    curl_easy_setopt(easy, CURLOPT_PROXY, ""); /* as the consul CLI on a loopback agent; never a surprise */
+    curl_easy_setopt(easy, CURLOPT_PROXY, "");          /* as the consul CLI on a loopback agent; never a surprise */
     curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 0L); /* a 301 of Go's mux names another key */
     curl_easy_setopt(easy, CURLOPT_PATH_AS_IS, 1L);
     curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L);
@@ -377,6 +377,8 @@ int http_errno(const struct http_request *request)
 {
     struct consul_answer_facts facts = facts_of(request);
 
+    if (request->net == CONSUL_NET_TIMEOUT && request->earlier_error)
+        return request->earlier_error;
     return consul_errno(&facts);
 }
 
@@ -415,6 +417,7 @@ static void finish(struct http *http, struct http_request *request)
     request->done_ns = consul_now_ns();
     if (may_retry(request, request->done_ns, &delay_ms)) {
         request->attempts++;
+        request->earlier_error = http_errno(request);
         request->retry_ns = request->done_ns + delay_ms * 1000000;
         atomic_fetch_add_explicit(&http->retries, 1, memory_order_relaxed);
         list_add(&http->delayed, request);
@@ -445,7 +448,8 @@ static void on_curl_done(struct http *http, CURL *easy, CURLcode code)
     finish(http, request);
 }
 
-/* ---- the loop ----------------------------------------------------------------------------------------------------- */
+/* ---- the loop -----------------------------------------------------------------------------------------------------
+ */
 
 static void cancel_one(struct http *http, struct request_list *list, struct http_request *request)
 {
@@ -529,18 +533,19 @@ static void *network_thread(void *arg)
     struct http *http = arg;
 
     while (take_submitted(http)) {
-        uint64_t now = consul_now_ns(), next, delayed;
+        uint64_t now, next, delayed;
         int running, left, timeout_ms;
         CURLMsg *message;
 
-        next = http->tick(http->tick_arg, now);
-        delayed = start_delayed(http, now);
-        if (delayed < next)
-            next = delayed;
         curl_multi_perform(http->multi, &running);
         while ((message = curl_multi_info_read(http->multi, &left)))
             if (message->msg == CURLMSG_DONE)
                 on_curl_done(http, message->easy_handle, message->data.result);
+        now = consul_now_ns();
+        next = http->tick(http->tick_arg, now);
+        delayed = start_delayed(http, now);
+        if (delayed < next)
+            next = delayed;
         now = consul_now_ns();
         if (next <= now)
             timeout_ms = 0;
@@ -562,10 +567,7 @@ static void *network_thread(void *arg)
     return NULL;
 }
 
-void http_wakeup(struct http *http)
-{
-    curl_multi_wakeup(http->multi);
-}
+void http_wakeup(struct http *http) { curl_multi_wakeup(http->multi); }
 
 void http_submit(struct http *http, struct http_request *request)
 {
@@ -600,10 +602,7 @@ void http_add_stats(struct http *http, struct consul_stats *stats)
 
 static pthread_once_t curl_once = PTHREAD_ONCE_INIT;
 
-static void curl_init_once(void)
-{
-    curl_global_init(CURL_GLOBAL_ALL);
-}
+static void curl_init_once(void) { curl_global_init(CURL_GLOBAL_ALL); }
 
 static int copy(char **to, const char *from)
 {

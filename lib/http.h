@@ -21,10 +21,10 @@ struct http_request {
     char *body;
     size_t body_len;
     const char *content_type;
-    char *url;             /* set instead of path for a probe: an absolute URL, asked without token or TLS checks */
-    bool connect_only;     /* a probe that is done once connected */
+    char *url;         /* set instead of path for a probe: an absolute URL, asked without token or TLS checks */
+    bool connect_only; /* a probe that is done once connected */
     enum consul_intent intent;
-    bool blocking;         /* a blocking query: not retried here, counted apart */
+    bool blocking; /* a blocking query: not retried here, counted apart */
     size_t max_answer;
     uint64_t deadline_ns;
     void (*done)(struct http_request *request);
@@ -44,6 +44,7 @@ struct http_request {
     void *easy;
     void *header_list;
     unsigned attempts;
+    int earlier_error; /* of the attempt before: says more than that time ran out on the next one */
     uint64_t retry_ns;
     atomic_bool cancelled; /* written by any thread */
     struct http_request *prev, *next;

@@ -192,8 +192,9 @@ bool kv_list_same(const struct consul_kv_list *a, const struct consul_kv_list *b
 static bool entry_unchanged(const struct consul_kv_entry *old, const struct consul_kv_entry *new)
 {
     return old->modify_index == new->modify_index && old->create_index == new->create_index &&
-           old->lock_index == new->lock_index && old->flags == new->flags && old->value_len == new->value_len &&
-           strcmp(old->session, new->session) == 0 && memcmp(old->data, new->data, old->key_len + old->value_len + 1) == 0;
+           old->lock_index == new->lock_index && old->flags == new->flags &&
+           old->value_len == new->value_len &&strcmp(old->session, new->session) == 0 &&
+           memcmp(old->data, new->data, old->key_len + old->value_len + 1) == 0;
 }
 
 /* Both lists are sorted: one walk finds the entries that did not change. */
@@ -205,8 +206,8 @@ static void share_unchanged(const struct consul_kv_list *old, struct consul_kv_l
         struct consul_kv_entry *new = list->entries[i];
         int c = -1;
 
-        while (j < old->n && (c = key_compare(old->entries[j]->data, old->entries[j]->key_len, new->data,
-                                              new->key_len)) < 0)
+        while (j < old->n &&
+               (c = key_compare(old->entries[j]->data, old->entries[j]->key_len, new->data, new->key_len)) < 0)
             j++;
         if (j == old->n)
             return;
@@ -274,7 +275,11 @@ int kv_list_patch(const struct consul_kv_list *list, const char *key, struct con
 static size_t utf8_next(const unsigned char *s, uint32_t *ret_code)
 {
     static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
-    size_t n = *s < 0x80 ? 1 : *s >= 0xc2 && *s < 0xe0 ? 2 : *s >= 0xe0 && *s < 0xf0 ? 3 : *s >= 0xf0 && *s < 0xf5 ? 4 : 0;
+    size_t n = *s < 0x80                 ? 1
+               : *s >= 0xc2 && *s < 0xe0 ? 2
+               : *s >= 0xe0 && *s < 0xf0 ? 3
+               : *s >= 0xf0 && *s < 0xf5 ? 4
+                                         : 0;
     uint32_t code;
 
     if (n == 0)

@@ -3,9 +3,9 @@
  *
  * A write's struct belongs to the network thread once it is submitted. Limits are those of CONSUL.md, "KV".
  */
-#include "consul.h"
 #include "cache.h"
 #include "client.h"
+#include "consul.h"
 #include "http.h"
 #include "kv.h"
 
@@ -144,10 +144,10 @@ static struct consul_kv_entry *stored_entry(const struct write_op *op, const str
     return entry;
 }
 
-static void forget(struct write *write)
+static void forget(struct write *write, bool stored)
 {
     /* What was stored is not known in detail: have it read again. */
-    cache_expire(write->client->cache, "/v1/kv/");
+    cache_expire(write->client->cache, "/v1/kv/", stored);
 }
 
 /* Operations that have no result (deletes) are left out of the array, so it is matched by key. */
@@ -208,9 +208,9 @@ static void on_txn(struct http_request *request)
     } else if (request->net == CONSUL_NET_OK && request->status == 200) {
         /* It is stored; if we can't tell what, it has to be read again. */
         if (!json || take_results(write, json) < 0)
-            forget(write);
+            forget(write, true);
     } else if (answer.err != -EACCES && answer.err != -EINVAL) {
-        forget(write); /* a time-out may have stored it */
+        forget(write, false); /* a time-out may have stored it */
     }
     answer.body = what;
     answer.body_len = strlen(what);
@@ -235,7 +235,7 @@ static void on_reread(struct http_request *request)
     if (json && kv_entry_decode(json_array_get(json, 0), &write->entries[0]) == 0)
         cache_apply_kv(write->client->cache, write->datacenter, write->ops[0].key, write->entries[0], 0);
     else
-        forget(write);
+        forget(write, true);
     cache_note_contact(write->client->cache, request, 0);
     finish(write, &answer);
     json_decref(json);
@@ -292,8 +292,11 @@ static void on_put(struct http_request *request)
     struct write *write = request->arg;
     const char *body = request->answer.data ? request->answer.data : "";
     struct http_request *reread = NULL;
-    struct consul_answer answer = {.status = request->status, .method = request->method, .path = request->path,
-                                   .body = body, .body_len = request->answer.len};
+    struct consul_answer answer = {.status = request->status,
+                                   .method = request->method,
+                                   .path = request->path,
+                                   .body = body,
+                                   .body_len = request->answer.len};
 
     answer.err = http_errno(request);
     cache_note_contact(write->client->cache, request, answer.err);
@@ -310,7 +313,7 @@ static void on_put(struct http_request *request)
         http_submit(write->client->http, reread);
     } else {
         if (answer.err != -EACCES)
-            forget(write);
+            forget(write, answer.err == 0);
         finish(write, &answer);
     }
     http_request_free(request);

@@ -55,7 +55,7 @@ def test_services_of_a_node(mnt, agent):
     assert os.listdir(mnt / "nodes/ext/services") == ["db%2F1.json"]
     assert document(mnt / "nodes/ext/services/db%2F1.json")["Port"] == 5432
     wait_equal(lambda: sorted(os.listdir(mnt / f"nodes/{agent.node}/services")), ["consul.json", "web-1.json"])
-    agent.client.agent.service.deregister("web-1")
+    agent.put("/v1/agent/service/deregister/web-1")
     wait_equal(lambda: os.listdir(mnt / f"nodes/{agent.node}/services"), ["consul.json"])
 
 

@@ -339,7 +339,7 @@ def test_service_goes_away_elsewhere(mnt, agent):
     agent.register("web", "web-1")
     assert "web" in os.listdir(mnt / "services")
     assert "web-1.json" in os.listdir(mnt / "services/web")
-    agent.client.agent.service.deregister("web-1")
+    agent.put("/v1/agent/service/deregister/web-1")
     wait_equal(lambda: os.listdir(mnt / "services"), ["consul"])
     with fails_with(errno.ENOENT):
         os.stat(mnt / "services/web")

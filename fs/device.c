@@ -1,0 +1,46 @@
+#define FUSE_USE_VERSION 314
+#include "device.h"
+
+#include "fs.h"
+
+#include <errno.h>
+#include <fuse_lowlevel.h>
+#include <linux/fuse.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+/* The first reply on the device answers FUSE_INIT (linux/fuse.h); the kernel ignores flags that it did not offer. */
+static void amend_init(const struct iovec *iov, int count)
+{
+    const struct fuse_out_header *header = iov[0].iov_base;
+    struct fuse_init_out *init;
+
+    if (count < 2 || iov[0].iov_len != sizeof(*header) || header->error != 0 ||
+        iov[1].iov_len < FUSE_COMPAT_22_INIT_OUT_SIZE)
+        return;
+    init = iov[1].iov_base;
+    if (init->major == FUSE_KERNEL_VERSION)
+        init->flags |= FUSE_PARALLEL_DIROPS;
+}
+
+static ssize_t device_writev(int fd, struct iovec *iov, int count, void *userdata)
+{
+    struct fs *fs = userdata;
+
+    if (!atomic_exchange(&fs->init_answered, true))
+        amend_init(iov, count);
+    return writev(fd, iov, count);
+}
+
+static ssize_t device_read(int fd, void *data, size_t size, void *userdata)
+{
+    (void)userdata;
+    return read(fd, data, size);
+}
+
+int device_take_over(struct fuse_session *session)
+{
+    static const struct fuse_custom_io io = {.writev = device_writev, .read = device_read};
+
+    return fuse_session_custom_io(session, &io, fuse_session_fd(session));
+}
