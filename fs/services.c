@@ -66,6 +66,8 @@ static int find_service(struct op *op, struct inode *dir, const char *name, stru
     (void)dir, (void)found;
     if (r == 0)
         r = read_catalog(op, &snapshot);
+    if (r == 0 && !json_is_object(snapshot->json))
+        r = -EIO;
     if (r < 0)
         return r;
     if (json_object_get(snapshot->json, service) || made_has(&op->fs->made, name))
@@ -83,6 +85,8 @@ static int list_catalog(struct op *op, struct lister *lister, const json_t *serv
     json_t *tags;
     int r;
 
+    if (!json_is_object(services))
+        return -EIO;
     json_object_foreach((json_t *)services, service, tags)
     {
         char name[NAME_SIZE];
