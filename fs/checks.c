@@ -11,7 +11,7 @@
 
 static int read_checks(struct op *op, struct consul_snapshot **ret_snapshot)
 {
-    return op_read(op, "/v1/health/state/any", CONSUL_JSON, CONSUL_BLOCKS, 0, ret_snapshot);
+    return op_read(op, "/v1/health/state/any", CONSUL_JSON, CONSUL_BLOCKS | CONSUL_OBJECTS, 0, ret_snapshot);
 }
 
 static int find_summary(struct op *op, struct inode *dir, const char *name, struct found *found)
@@ -58,6 +58,10 @@ static int list_checks(struct op *op, struct inode *dir, struct lister *lister)
     local = answer_local_node(op->fs);
     json_array_foreach(snapshot->json, i, check)
     {
+        if (!json_is_string(json_object_get(check, "CheckID"))) {
+            r = -EIO;
+            break;
+        }
         if (!view_check_is(check, dir->kind->name))
             continue;
         r = view_owned_name(view_string(check, "CheckID"), view_string(check, "Node"), local, NULL, name);

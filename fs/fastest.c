@@ -55,7 +55,7 @@ static int read_datacenters(struct op *op, struct consul_snapshot **ret_snapshot
         *ret_snapshot = snapshot;
         return 0;
     }
-    r = op_read(op, "/v1/catalog/datacenters", CONSUL_JSON, 0, 0, &snapshot);
+    r = op_read(op, "/v1/catalog/datacenters", CONSUL_JSON, CONSUL_STRINGS, 0, &snapshot);
     if (r < 0)
         return r;
     consul_snapshot_ref(snapshot);
@@ -98,7 +98,7 @@ static int find_elsewhere(struct op *op, const char *service, struct place *ret_
 
         if (!name || (own && strcmp(name, own) == 0))
             continue;
-        r = read_in_datacenter(op, service, name, "?passing&dc=", CONSUL_BLOCKS, &snapshot);
+        r = read_in_datacenter(op, service, name, "?passing&dc=", CONSUL_BLOCKS | CONSUL_OBJECTS, &snapshot);
         if (r == -EINPROGRESS || r == -EAGAIN)
             break;
         if (r == 0 && has_passing(snapshot->json)) {
@@ -116,7 +116,7 @@ static int find_elsewhere(struct op *op, const char *service, struct place *ret_
 static int find_place(struct op *op, const char *service, struct place *ret_place)
 {
     struct consul_snapshot *snapshot;
-    int r = read_in_datacenter(op, service, NULL, "", CONSUL_BLOCKS, &snapshot);
+    int r = read_in_datacenter(op, service, NULL, "", CONSUL_BLOCKS | CONSUL_OBJECTS, &snapshot);
 
     if (r < 0)
         return r;

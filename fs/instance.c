@@ -76,7 +76,7 @@ static struct change *change_new(struct op *op, const char *service)
 
 static int read_health(struct op *op, const char *service, struct consul_snapshot **ret_snapshot)
 {
-    return answer_read(op, INSTANCE_HEALTH, service, "", CONSUL_BLOCKS, ret_snapshot);
+    return answer_read(op, INSTANCE_HEALTH, service, "", CONSUL_BLOCKS | CONSUL_OBJECTS, ret_snapshot);
 }
 
 /* ---- until the catalog shows it ---------------------------------------------------------------------------------- */

@@ -139,7 +139,7 @@ static int read_names(struct op *op, const char *prefix, size_t max, struct cons
 
     if (!url)
         return -ENOMEM;
-    r = op_read(op, url, CONSUL_JSON, CONSUL_BLOCKS, max, ret_snapshot);
+    r = op_read(op, url, CONSUL_JSON, CONSUL_BLOCKS | CONSUL_STRINGS, max, ret_snapshot);
     free(url);
     return r;
 }

@@ -24,7 +24,7 @@ static int read_of_node(struct op *op, const struct inode *dir, const char *endp
 /* {"Node":…, "Services":…}, or null for a node that is not there. */
 static int read_catalog(struct op *op, const struct inode *dir, struct consul_snapshot **ret_snapshot)
 {
-    int r = read_of_node(op, dir, "/v1/catalog/node/", 0, ret_snapshot);
+    int r = read_of_node(op, dir, "/v1/catalog/node/", CONSUL_OBJECT, ret_snapshot);
 
     return r == 0 && !json_is_object((*ret_snapshot)->json) ? -ENOENT : r;
 }
@@ -124,7 +124,7 @@ static int find_in(const struct collection *collection, struct op *op, struct in
     int r = view_json_parse(name, id);
 
     if (r == 0)
-        r = read_of_node(op, dir->parent, collection->endpoint, CONSUL_WATCH_EMPTY, &snapshot);
+        r = read_of_node(op, dir->parent, collection->endpoint, CONSUL_WATCH_EMPTY | CONSUL_OBJECTS, &snapshot);
     return r < 0 ? r : answer_show_document(found, snapshot, view_select(snapshot->json, collection->id, id));
 }
 
@@ -134,12 +134,14 @@ static int list_of(const struct collection *collection, struct op *op, struct in
     char name[NAME_SIZE];
     json_t *object;
     size_t i;
-    int r = read_of_node(op, dir->parent, collection->endpoint, CONSUL_WATCH_EMPTY, &snapshot);
+    int r = read_of_node(op, dir->parent, collection->endpoint, CONSUL_WATCH_EMPTY | CONSUL_OBJECTS, &snapshot);
 
     if (r < 0)
         return r;
     json_array_foreach(snapshot->json, i, object)
     {
+        if (!json_is_string(json_object_get(object, collection->id)))
+            return -EIO;
         r = view_json_name(view_string(object, collection->id), name);
         r = answer_list_document(op, lister, r, name, snapshot, object, collection->kind);
         if (r < 0)
@@ -178,7 +180,7 @@ static const struct kind kind_node;
 
 static int read_nodes(struct op *op, struct consul_snapshot **ret_snapshot)
 {
-    return op_read(op, "/v1/catalog/nodes", CONSUL_JSON, CONSUL_BLOCKS, 0, ret_snapshot);
+    return op_read(op, "/v1/catalog/nodes", CONSUL_JSON, CONSUL_BLOCKS | CONSUL_OBJECTS, 0, ret_snapshot);
 }
 
 static int find_node(struct op *op, struct inode *dir, const char *name, struct found *found)
@@ -208,9 +210,11 @@ static int list_nodes(struct op *op, struct inode *dir, struct lister *lister)
         return r;
     json_array_foreach(snapshot->json, i, object)
     {
-        const char *node = view_string(object, "Node");
+        const char *node = json_string_value(json_object_get(object, "Node"));
         char name[NAME_SIZE];
 
+        if (!node)
+            return -EIO;
         if (name_encode(node, strlen(node), NULL, name) < 0) {
             fs_name_left_out(op->fs);
             continue;

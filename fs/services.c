@@ -35,12 +35,12 @@ static int read_health(struct op *op, const struct inode *dir, struct consul_sna
     char service[NAME_SIZE];
     int r = service_of(dir, service);
 
-    return r < 0 ? r : answer_read(op, INSTANCE_HEALTH, service, "", CONSUL_BLOCKS, ret_snapshot);
+    return r < 0 ? r : answer_read(op, INSTANCE_HEALTH, service, "", CONSUL_BLOCKS | CONSUL_OBJECTS, ret_snapshot);
 }
 
 static int read_catalog(struct op *op, struct consul_snapshot **ret_snapshot)
 {
-    return op_read(op, "/v1/catalog/services", CONSUL_JSON, CONSUL_BLOCKS, 0, ret_snapshot);
+    return op_read(op, "/v1/catalog/services", CONSUL_JSON, CONSUL_BLOCKS | CONSUL_OBJECT, 0, ret_snapshot);
 }
 
 /* What a service's directory is called where its phantom is kept. */
@@ -66,8 +66,6 @@ static int find_service(struct op *op, struct inode *dir, const char *name, stru
     (void)dir, (void)found;
     if (r == 0)
         r = read_catalog(op, &snapshot);
-    if (r == 0 && !json_is_object(snapshot->json))
-        r = -EIO;
     if (r < 0)
         return r;
     if (json_object_get(snapshot->json, service) || made_has(&op->fs->made, name))
@@ -85,8 +83,6 @@ static int list_catalog(struct op *op, struct lister *lister, const json_t *serv
     json_t *tags;
     int r;
 
-    if (!json_is_object(services))
-        return -EIO;
     json_object_foreach((json_t *)services, service, tags)
     {
         char name[NAME_SIZE];
@@ -169,7 +165,7 @@ static int remove_service(struct op *op, struct inode *dir, const char *name)
 
     (void)dir;
     if (r == 0)
-        r = answer_read(op, INSTANCE_HEALTH, service, "", CONSUL_BLOCKS, &snapshot);
+        r = answer_read(op, INSTANCE_HEALTH, service, "", CONSUL_BLOCKS | CONSUL_OBJECTS, &snapshot);
     if (r < 0)
         return r;
     if (json_array_size(snapshot->json) > 0)
@@ -407,7 +403,7 @@ static int find_document(struct op *op, struct inode *dir, const char *name, str
 
     (void)dir;
     if (r == 0)
-        r = answer_read(op, INSTANCE_HEALTH, service, "", CONSUL_BLOCKS, &snapshot);
+        r = answer_read(op, INSTANCE_HEALTH, service, "", CONSUL_BLOCKS | CONSUL_OBJECTS, &snapshot);
     if (r < 0)
         return r;
     return answer_show_document(found, snapshot, json_array_size(snapshot->json) > 0 ? snapshot->json : NULL);

@@ -27,7 +27,7 @@ static int find_peers(struct op *op, struct inode *dir, const char *name, struct
     struct consul_snapshot *snapshot;
     size_t len;
     char *data;
-    int r = op_read(op, "/v1/status/peers", CONSUL_JSON, 0, 0, &snapshot);
+    int r = op_read(op, "/v1/status/peers", CONSUL_JSON, CONSUL_STRINGS, 0, &snapshot);
 
     (void)dir, (void)name;
     if (r == 0)

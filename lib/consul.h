@@ -245,6 +245,10 @@ enum {
     CONSUL_BLOCKS = 1 << 0,      /* the endpoint takes blocking queries: the resource may be watched */
     CONSUL_WATCH_EMPTY = 1 << 1, /* watch it although the answer is empty; without it a missing thing is not watched,
                                     because old servers wake such a watch on every write */
+    /* What the answer has to be; anything else is an error (-EIO) and never a snapshot. An object may be null. */
+    CONSUL_OBJECT = 1 << 2,
+    CONSUL_OBJECTS = 1 << 3, /* an array of objects */
+    CONSUL_STRINGS = 1 << 4, /* an array of strings */
 };
 
 /*

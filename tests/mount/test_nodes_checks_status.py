@@ -74,7 +74,10 @@ def test_node_with_nothing_on_it(mnt, agent):
 
 
 def test_coordinate_of_a_node(mnt, agent):
-    wait_until(lambda: agent.get(f"/v1/coordinate/node/{agent.node}").json(), "the agent has coordinates")
+    def known():
+        return [one["Node"] for one in agent.get("/v1/coordinate/nodes").json() or []]
+
+    wait_until(lambda: agent.node in known(), "the agent has coordinates, some seconds after its start", timeout=40)
     # What Consul gives is the list of the node's coordinates, one for each network segment.
     assert agent.node in (mnt / f"nodes/{agent.node}/coordinate.json").read_text()
 

@@ -1,0 +1,165 @@
+/*
+ * What this client changed itself: every resource shows it at once, also when an answer that was already on its way
+ * does not (read your own writes).
+ */
+#include "kv.h"
+#include "resource.h"
+#include "snapshot.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+void pending_free(struct pending *pending)
+{
+    free(pending->key);
+    consul_kv_entry_unref(pending->entry);
+    free(pending);
+}
+
+static bool pending_shown(const struct pending *pending, const struct consul_snapshot *snapshot)
+{
+    const struct consul_kv_entry *entry = consul_kv_find(&snapshot->kv, pending->key, strlen(pending->key));
+
+    if (!pending->entry)
+        return !entry || entry->modify_index > pending->removed_index;
+    return entry ? entry->modify_index >= pending->entry->modify_index
+                 : snapshot->index >= pending->entry->modify_index;
+}
+
+/* cache.lock is held. An answer to a request of sent_ns gets what this client did in the meantime. */
+void apply_pending(struct consul_resource *resource, struct consul_snapshot *snapshot, uint64_t sent_ns)
+{
+    uint64_t oldest = UINT64_MAX;
+    struct pending **at = &resource->pending;
+
+    if (resource->get && resource->get_since_ns < oldest)
+        oldest = resource->get_since_ns;
+    if (resource->watch && resource->watch_since_ns < oldest)
+        oldest = resource->watch_since_ns;
+    while (*at) {
+        struct pending *pending = *at;
+
+        if (pending->done_ns > sent_ns && !pending_shown(pending, snapshot))
+            (void)snapshot_patch(snapshot, pending->key, pending->entry);
+        if (pending->done_ns < oldest) {
+            *at = pending->next;
+            pending_free(pending);
+        } else {
+            at = &pending->next;
+        }
+    }
+}
+
+/* cache.lock is held. */
+static void expire_one(struct consul_resource *resource, uint64_t now, bool told)
+{
+    resource->not_before_ns = now;
+    if (told)
+        resource->floor_ns = now;
+    resource->too_big_until_ns = 0;
+    if (resource->get)
+        resource->get_again = true;
+}
+
+void consul_resource_expire(struct consul_resource *resource)
+{
+    pthread_mutex_lock(&resource->cache->lock);
+    expire_one(resource, consul_now_ns(), true);
+    pthread_mutex_unlock(&resource->cache->lock);
+}
+
+void cache_expire(struct cache *cache, const char *prefix, bool told)
+{
+    size_t len = strlen(prefix);
+    uint64_t now = consul_now_ns();
+
+    pthread_mutex_lock(&cache->lock);
+    for (struct consul_resource *r = cache->all; r; r = r->next)
+        if (strncmp(r->path, prefix, len) == 0)
+            expire_one(r, now, told);
+    pthread_mutex_unlock(&cache->lock);
+}
+
+static bool covers(const struct consul_resource *resource, const char *datacenter, const char *key)
+{
+    if (!resource->prefix)
+        return false;
+    if (resource->datacenter ? !datacenter || strcmp(resource->datacenter, datacenter) != 0 : datacenter != NULL)
+        return false;
+    return resource->recursive ? strncmp(key, resource->prefix, strlen(resource->prefix)) == 0
+                               : strcmp(key, resource->prefix) == 0;
+}
+
+static int pending_add(struct consul_resource *resource, const char *key, struct consul_kv_entry *entry,
+                       uint64_t removed_index, uint64_t now)
+{
+    struct pending *pending, **at = &resource->pending;
+
+    while (*at && strcmp((*at)->key, key) != 0)
+        at = &(*at)->next;
+    if (*at) { /* only the newest counts */
+        pending = *at;
+        consul_kv_entry_unref(pending->entry);
+    } else {
+        pending = calloc(1, sizeof(*pending));
+        if (!pending || !(pending->key = strdup(key))) {
+            free(pending);
+            return -ENOMEM;
+        }
+        *at = pending;
+    }
+    pending->entry = entry ? consul_kv_entry_ref(entry) : NULL;
+    pending->removed_index = removed_index;
+    pending->done_ns = now;
+    return 0;
+}
+
+/* cache.lock is held. */
+static int apply_one(struct consul_resource *resource, const char *key, struct consul_kv_entry *entry,
+                     uint64_t removed_index, uint64_t now)
+{
+    struct consul_snapshot *old = resource->snapshot, *snapshot;
+    struct pending change = {.key = (char *)key, .entry = entry, .removed_index = removed_index};
+    int r;
+
+    if ((resource->get || resource->watch) && (r = pending_add(resource, key, entry, removed_index, now)) < 0)
+        return r;
+    if (!old || pending_shown(&change, old))
+        return 0;
+    snapshot = snapshot_new();
+    if (!snapshot)
+        return -ENOMEM;
+    snapshot->index = old->index;
+    snapshot->hash = old->hash;
+    snapshot->seen_ns = old->seen_ns;
+    snapshot->filtered = old->filtered;
+    snapshot->len = old->len;
+    r = kv_list_patch(&old->kv, key, entry, &snapshot->kv);
+    if (r < 0) {
+        consul_snapshot_unref(snapshot);
+        return r;
+    }
+    snapshot->hash = ~snapshot->hash + (entry ? entry->modify_index : 1);
+    set_snapshot(resource, snapshot);
+    return 0;
+}
+
+void cache_apply_kv(struct cache *cache, const char *datacenter, const char *key, struct consul_kv_entry *entry,
+                    uint64_t removed_index)
+{
+    uint64_t now = consul_now_ns();
+
+    pthread_mutex_lock(&cache->lock);
+    for (struct consul_resource *r = cache->all; r; r = r->next) {
+        if (!covers(r, datacenter, key))
+            continue;
+        if (r->format != CONSUL_KV) { /* a listing of names */
+            if (!entry || entry->create_index == entry->modify_index)
+                expire_one(r, now, true);
+        } else if (apply_one(r, key, entry, removed_index, now) < 0) {
+            expire_one(r, now, true);
+        }
+    }
+    pthread_mutex_unlock(&cache->lock);
+}

@@ -1,0 +1,196 @@
+/* The table of resources: one for each path, found by it, freed by the sweep in cache.c. */
+#include "resource.h"
+
+#include "snapshot.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+static struct consul_resource **bucket_of(struct cache *cache, const char *path)
+{
+    return &cache->buckets[snapshot_hash(path, strlen(path)) % cache->bucket_n];
+}
+
+static void table_add(struct cache *cache, struct consul_resource *resource)
+{
+    struct consul_resource **bucket;
+
+    if (cache->n >= cache->bucket_n) {
+        size_t bucket_n = cache->bucket_n * 2;
+        struct consul_resource **buckets = calloc(bucket_n, sizeof(*buckets));
+
+        if (buckets) { /* else the chains get longer, that is all */
+            free(cache->buckets);
+            cache->buckets = buckets;
+            cache->bucket_n = bucket_n;
+            for (struct consul_resource *r = cache->all; r; r = r->next) {
+                bucket = bucket_of(cache, r->path);
+                r->next_in_bucket = *bucket;
+                *bucket = r;
+            }
+        }
+    }
+    bucket = bucket_of(cache, resource->path);
+    resource->next_in_bucket = *bucket;
+    *bucket = resource;
+    resource->next = cache->all;
+    if (cache->all)
+        cache->all->prev = resource;
+    cache->all = resource;
+    cache->n++;
+}
+
+void table_remove(struct cache *cache, struct consul_resource *resource)
+{
+    struct consul_resource **at = bucket_of(cache, resource->path);
+
+    while (*at != resource)
+        at = &(*at)->next_in_bucket;
+    *at = resource->next_in_bucket;
+    if (resource->prev)
+        resource->prev->next = resource->next;
+    else
+        cache->all = resource->next;
+    if (resource->next)
+        resource->next->prev = resource->prev;
+    cache->n--;
+}
+
+void set_snapshot(struct consul_resource *resource, struct consul_snapshot *snapshot)
+{
+    struct cache *cache = resource->cache;
+
+    if (resource->snapshot)
+        cache->snapshot_bytes -= resource->snapshot->len;
+    consul_snapshot_unref(resource->snapshot);
+    resource->snapshot = snapshot;
+    if (snapshot)
+        cache->snapshot_bytes += snapshot->len;
+}
+
+void resource_free(struct consul_resource *resource)
+{
+    while (resource->pending) {
+        struct pending *next = resource->pending->next;
+
+        pending_free(resource->pending);
+        resource->pending = next;
+    }
+    set_snapshot(resource, NULL);
+    free(resource->path);
+    free(resource->datacenter);
+    free(resource->prefix);
+    free(resource);
+}
+
+static int hex_digit(char c)
+{
+    return c >= '0' && c <= '9'   ? c - '0'
+           : c >= 'A' && c <= 'F' ? c - 'A' + 10
+           : c >= 'a' && c <= 'f' ? c - 'a' + 10
+                                  : -1;
+}
+
+static char *url_decode(const char *text, size_t len)
+{
+    char *out = malloc(len + 1), *to = out;
+
+    for (size_t i = 0; out && i < len; i++) {
+        if (text[i] == '%' && i + 2 < len && hex_digit(text[i + 1]) >= 0 && hex_digit(text[i + 2]) >= 0) {
+            *to++ = (char)(hex_digit(text[i + 1]) << 4 | hex_digit(text[i + 2]));
+            i += 2;
+        } else {
+            *to++ = text[i];
+        }
+    }
+    if (out)
+        *to = '\0';
+    return out;
+}
+
+/* A KV resource's own path says which keys it shows: "/v1/kv/PREFIX?recurse&dc=DC". */
+static int parse_kv_path(struct consul_resource *resource)
+{
+    static const char kv[] = "/v1/kv/";
+    const char *key = resource->path + sizeof(kv) - 1, *query = strchr(resource->path, '?'), *dc;
+
+    if (strncmp(resource->path, kv, sizeof(kv) - 1) != 0)
+        return resource->format == CONSUL_KV ? -EINVAL : 0;
+    resource->prefix = url_decode(key, query ? (size_t)(query - key) : strlen(key));
+    if (!resource->prefix)
+        return -ENOMEM;
+    resource->recursive = query && (strstr(query, "recurse") || strstr(query, "keys"));
+    dc = query ? strstr(query, "dc=") : NULL;
+    if (dc) {
+        resource->datacenter = url_decode(dc + 3, strcspn(dc + 3, "&"));
+        if (!resource->datacenter)
+            return -ENOMEM;
+    }
+    return 0;
+}
+
+int cache_get(struct cache *cache, const char *path, enum consul_format format, unsigned flags, size_t max,
+              struct consul_resource **ret_resource)
+{
+    struct consul_resource *resource;
+    int r = 0;
+
+    pthread_mutex_lock(&cache->lock);
+    for (resource = *bucket_of(cache, path); resource; resource = resource->next_in_bucket)
+        if (strcmp(resource->path, path) == 0)
+            break;
+    if (resource) {
+        resource->refs++;
+        if (max > resource->max) {
+            resource->max = max;
+            resource->too_big_until_ns = 0;
+        }
+        goto out;
+    }
+    r = -ENOMEM;
+    resource = calloc(1, sizeof(*resource));
+    if (!resource)
+        goto out;
+    resource->cache = cache;
+    resource->path = strdup(path);
+    resource->format = format;
+    resource->flags = flags;
+    resource->max = max;
+    resource->refs = 1;
+    resource->used_ns = consul_now_ns();
+    r = resource->path ? 0 : -ENOMEM;
+    if (r == 0)
+        r = parse_kv_path(resource);
+    if (r < 0)
+        resource_free(resource);
+    else
+        table_add(cache, resource);
+out:
+    pthread_mutex_unlock(&cache->lock);
+    if (r == 0)
+        *ret_resource = resource;
+    return r;
+}
+
+struct consul_resource *consul_resource_ref(struct consul_resource *resource)
+{
+    pthread_mutex_lock(&resource->cache->lock);
+    resource->refs++;
+    pthread_mutex_unlock(&resource->cache->lock);
+    return resource;
+}
+
+/* Only the sweep frees: a snapshot without readers is what makes the next read cheap. */
+void consul_resource_unref(struct consul_resource *resource)
+{
+    if (!resource)
+        return;
+    pthread_mutex_lock(&resource->cache->lock);
+    resource->refs--;
+    pthread_mutex_unlock(&resource->cache->lock);
+}
+
+const char *consul_resource_path(const struct consul_resource *resource) { return resource->path; }
+
+void **consul_resource_user(struct consul_resource *resource) { return &resource->user; }

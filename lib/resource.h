@@ -1,0 +1,91 @@
+/*
+ * What the files of the resource cache share: cache.c (freshness, watches, answers, waiters), resource.c (the table of
+ * resources), own_writes.c (what this client changed itself). cache.c says how it works.
+ */
+#ifndef CONSUL_LIB_RESOURCE_H
+#define CONSUL_LIB_RESOURCE_H
+
+#include "cache.h"
+#include "index.h"
+
+#include <pthread.h>
+
+enum watch_state { WATCH_NONE, WATCH_LIVE, WATCH_BROKEN };
+
+/* What this client stored or removed and answers under way may not show yet. */
+struct pending {
+    char *key;
+    struct consul_kv_entry *entry; /* NULL: removed */
+    uint64_t removed_index;
+    uint64_t done_ns;
+    struct pending *next;
+};
+
+struct consul_resource {
+    /* constant */
+    struct cache *cache;
+    char *path;
+    enum consul_format format;
+    char *datacenter; /* of a path under /v1/kv, from its ?dc=; NULL: the agent's */
+    char *prefix;     /* of a path under /v1/kv: what its keys begin with, or the key; else NULL */
+    bool recursive;   /* it is a prefix */
+    unsigned flags;
+    void *user; /* the program's */
+
+    /* guarded by cache.lock */
+    uint32_t refs;
+    size_t max;
+    struct consul_snapshot *snapshot;
+    uint64_t sent_ns, fetched_ns; /* of the request that brought (or confirmed) the snapshot */
+    uint64_t not_before_ns;       /* a request sent before this does not count */
+    uint64_t floor_ns;            /* the same, also when Consul is away: a write was told to have succeeded */
+    uint64_t good_ns;             /* the snapshot was last known to be current */
+    uint64_t used_ns;
+    int error;
+    uint64_t error_ns;
+    uint64_t too_big_until_ns, too_big_pause_ns;
+    struct http_request *get, *watch;
+    uint64_t get_since_ns, watch_since_ns; /* when these were submitted: they show at least what was true then */
+    bool get_again;
+    uint64_t refetch_ns; /* a GET is due; 0: none */
+    enum watch_state state;
+    bool watch_paused;  /* the next blocking query waits for refetch_ns */
+    uint64_t broken_ns; /* 0 once the grace is over */
+    struct consul_index index;
+    struct consul_waiter *first, *last;
+    struct pending *pending;
+    struct consul_resource *next_in_bucket;
+    struct consul_resource *prev, *next; /* all resources */
+};
+
+struct cache {
+    struct consul_options options; /* constant */
+    unsigned watch_limit;          /* constant */
+    struct http *http;             /* constant once set */
+
+    pthread_mutex_t lock;
+    /* guarded by lock */
+    struct consul_resource **buckets;
+    size_t bucket_n, n;
+    struct consul_resource *all;
+    unsigned watches;
+    struct consul_waiter *soonest, *latest; /* by deadline */
+    uint64_t timer_ns;                      /* the earliest refetch or end of a grace; a tick is due then */
+    uint64_t swept_ns, disconnected_ns, disconnected_realtime_ns;
+    uint64_t hits, misses, dropped, ended, stale_served, filtered, snapshot_bytes, waiters;
+    bool known_leader, contacted;
+    bool closing;
+};
+
+/* resource.c; cache.lock is held by the caller of each. */
+void table_remove(struct cache *cache, struct consul_resource *resource);
+void resource_free(struct consul_resource *resource);
+/* Takes the reference to snapshot, which may be NULL. */
+void set_snapshot(struct consul_resource *resource, struct consul_snapshot *snapshot);
+
+/* own_writes.c; cache.lock is held by the caller of each. */
+void pending_free(struct pending *pending);
+/* An answer to a request of sent_ns gets what this client did in the meantime. */
+void apply_pending(struct consul_resource *resource, struct consul_snapshot *snapshot, uint64_t sent_ns);
+
+#endif

@@ -1,0 +1,141 @@
+#include "snapshot.h"
+
+#include "kv.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+uint64_t realtime_ns(void)
+{
+    struct timespec ts;
+
+    clock_gettime(CLOCK_REALTIME, &ts);
+    return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+struct consul_snapshot *consul_snapshot_ref(struct consul_snapshot *snapshot)
+{
+    __atomic_fetch_add(&snapshot->refs, 1, __ATOMIC_RELAXED);
+    return snapshot;
+}
+
+void consul_snapshot_unref(struct consul_snapshot *snapshot)
+{
+    if (!snapshot || __atomic_sub_fetch(&snapshot->refs, 1, __ATOMIC_ACQ_REL) > 0)
+        return;
+    json_decref(snapshot->json);
+    kv_list_clear(&snapshot->kv);
+    free(snapshot->text);
+    free(snapshot);
+}
+
+/* FNV-1a, 64 bits: tells an unchanged answer from a changed one. Not for adversaries: they own the content anyway. */
+uint64_t snapshot_hash(const void *data, size_t len)
+{
+    const unsigned char *bytes = data;
+    uint64_t hash = 0xcbf29ce484222325u;
+
+    for (size_t i = 0; i < len; i++)
+        hash = (hash ^ bytes[i]) * 0x100000001b3u;
+    return hash;
+}
+
+struct consul_snapshot *snapshot_new(void)
+{
+    struct consul_snapshot *snapshot = calloc(1, sizeof(*snapshot));
+
+    if (snapshot) {
+        snapshot->refs = 1;
+        snapshot->seen_ns = realtime_ns();
+    }
+    return snapshot;
+}
+
+static bool is_array_of(const json_t *json, json_type type)
+{
+    for (size_t i = 0; i < json_array_size(json); i++)
+        if (json_typeof(json_array_get(json, i)) != type)
+            return false;
+    return json_is_array(json);
+}
+
+/* In all of Consul's answers Node is a name or an object. */
+static bool names_nodes(const json_t *objects)
+{
+    for (size_t i = 0; i < json_array_size(objects); i++) {
+        const json_t *node = json_object_get(json_array_get(objects, i), "Node");
+
+        if (node && !json_is_string(node) && !json_is_object(node))
+            return false;
+    }
+    return true;
+}
+
+static bool has_shape(const json_t *json, unsigned flags)
+{
+    if (flags & CONSUL_OBJECT)
+        return json_is_object(json) || json_is_null(json);
+    if (flags & CONSUL_OBJECTS)
+        return is_array_of(json, JSON_OBJECT) && names_nodes(json);
+    if (flags & CONSUL_STRINGS)
+        return is_array_of(json, JSON_STRING);
+    return true;
+}
+
+/* Network thread, no lock. `old` lends its unchanged entries. */
+int snapshot_decode(enum consul_format format, unsigned flags, const struct http_request *request,
+                    const struct consul_snapshot *old, struct consul_snapshot **ret_snapshot)
+{
+    const char *body = request->answer.len > 0 ? request->answer.data : "";
+    struct consul_snapshot *snapshot = snapshot_new();
+    int r = 0;
+
+    if (!snapshot)
+        return -ENOMEM;
+    snapshot->index = request->index;
+    snapshot->filtered = request->filtered;
+    snapshot->len = request->answer.len;
+    snapshot->hash = snapshot_hash(body, request->answer.len) ^ (uint64_t)request->status;
+    switch (format) {
+    case CONSUL_JSON:
+        snapshot->json = json_loadb(body, request->answer.len, JSON_DECODE_ANY | JSON_ALLOW_NUL, NULL);
+        if (!snapshot->json || !has_shape(snapshot->json, flags))
+            r = -EIO;
+        break;
+    case CONSUL_KV:
+        if (request->status != 404) { /* 404: nothing there, which is an answer */
+            json_t *json = kv_json_parse(body, request->answer.len);
+
+            r = json ? kv_list_decode(json, old ? &old->kv : NULL, &snapshot->kv) : -EIO;
+            json_decref(json);
+        }
+        break;
+    case CONSUL_TEXT:
+        snapshot->text = strndup(body, request->answer.len);
+        if (!snapshot->text)
+            r = -ENOMEM;
+        break;
+    }
+    if (r < 0) {
+        consul_snapshot_unref(snapshot);
+        return r;
+    }
+    *ret_snapshot = snapshot;
+    return 0;
+}
+
+/* Changes a snapshot that nobody else sees yet. */
+int snapshot_patch(struct consul_snapshot *snapshot, const char *key, struct consul_kv_entry *entry)
+{
+    struct consul_kv_list list;
+    int r = kv_list_patch(&snapshot->kv, key, entry, &list);
+
+    if (r < 0)
+        return r;
+    kv_list_clear(&snapshot->kv);
+    snapshot->kv = list;
+    snapshot->hash = ~snapshot->hash + (entry ? entry->modify_index : 1); /* the next answer will differ */
+    return 0;
+}
