@@ -296,6 +296,16 @@ struct inode *inode_peek(struct inode_table *table, struct inode *parent, const 
     return inode;
 }
 
+size_t inode_count(struct inode_table *table)
+{
+    size_t n;
+
+    pthread_mutex_lock(&table->lock);
+    n = table->n;
+    pthread_mutex_unlock(&table->lock);
+    return n;
+}
+
 struct inode *inode_ref(struct inode_table *table, struct inode *inode)
 {
     pthread_mutex_lock(&table->lock);

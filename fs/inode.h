@@ -72,6 +72,9 @@ struct inode *inode_get(struct inode_table *table, struct inode *parent, const c
 /* The present inode of (parent, name), counted, or NULL if the kernel has none. */
 struct inode *inode_peek(struct inode_table *table, struct inode *parent, const char *name);
 
+/* How many names have an inode. */
+size_t inode_count(struct inode_table *table);
+
 struct inode *inode_ref(struct inode_table *table, struct inode *inode);
 void inode_unref(struct inode_table *table, struct inode *inode); /* NULL is fine */
 /* The kernel learns (or did not learn after all) of the inode. */

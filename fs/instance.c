@@ -258,6 +258,10 @@ int instance_register(struct op *op, const char *service, const char *id, const 
     int r;
 
     if (!change) {
+        if (!fs_shows_agent(op->fs)) {
+            instance_refuse(op, register_path, "the agent is in another datacenter than the mount shows");
+            return -EPERM;
+        }
         r = prepare(op, service, id, data, len);
         return r < 0 ? r : send_registration(op, op->state);
     }

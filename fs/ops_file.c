@@ -3,7 +3,6 @@
  */
 #include "ops.h"
 
-#include "log.h"
 #include "process.h"
 
 #include <fcntl.h>
@@ -181,6 +180,19 @@ void on_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct f
     }
 }
 
+/* ---- refusals that Consul was not asked about ---------------------------------------------------------------------
+ */
+
+static void note_words(struct handle *handle, const char *words)
+{
+    char *path = inode_path_below(&handle->fs->inodes, handle->inode, &kind_root);
+
+    refusals_add(&handle->fs->refusals, "write", path ? path : "", 0, words, strlen(words));
+    free(path);
+}
+
+static void note_refused(struct handle *handle, int err) { note_words(handle, strerror(-err)); }
+
 /* ---- storing ----------------------------------------------------------------------------------------------------- */
 
 /* The operation that stores ends, one way or another. */
@@ -259,9 +271,7 @@ static int store(struct op *op)
     if (!op->stored_done) {
         r = kind->complete ? kind->complete(op->data, op->size) : 1;
         if (r == 0) {
-            static const char words[] = "the document ends too early";
-
-            refusals_add(&op->fs->refusals, "write", op->new_name, 0, words, sizeof(words) - 1);
+            note_words(handle, "the document ends too early");
             r = -EINVAL;
         }
         if (r > 0)
@@ -334,7 +344,7 @@ void on_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off
         fs_count(fs, COUNT_WRITE);
         if (r < 0) {
             if (handle && handle_refuse(handle, r))
-                refusals_add(&fs->refusals, "write", handle->inode->name, 0, strerror(-r), strlen(strerror(-r)));
+                note_refused(handle, r);
             fuse_reply_err(req, -r);
         } else {
             fuse_reply_write(req, size);
@@ -425,7 +435,7 @@ static int run_release(struct op *op)
     if (r == -EINPROGRESS)
         return r;
     if (r < 0)
-        log_line(LOG_WARNING, "%s: not stored: %s", op->handle->inode->name, strerror(-r));
+        note_refused(op->handle, r);
     unset_writer(op->handle);
     return reply_ok(op);
 }

@@ -104,7 +104,7 @@ static void print_all(struct fs *fs, void (*print)(FILE *, const char *, uint64_
     for (size_t i = 0; i < COUNTERS; i++)
         print(stream, counter_names[i], atomic_load_explicit(&fs->counters[i], memory_order_relaxed));
     print(stream, "operations.now", atomic_load(&fs->ops));
-    print(stream, "inodes.now", fs->inodes.n);
+    print(stream, "inodes.now", inode_count(&fs->inodes));
     print(stream, "http.requests", stats.requests);
     print(stream, "http.blocking_queries", stats.blocking_queries);
     print(stream, "http.errors", stats.errors);

@@ -183,7 +183,6 @@ static void test_no_json(void **state)
         "",
         "[",
         "<html>",
-        "[{\"Key\":\"k\",\"Flags\":}]",
         "[{\"Key\":\"k\",\"Flags\":18446744073709551615",
         "[{\"Key\":\"k\",\"Flags\":18446744073709551615}] x",
         "[{\"Key\":\"k\",\"Flags\":18446744073709551615,\"ModifyIndex\":x}]",
