@@ -93,10 +93,10 @@ static void test_round_trip(void **state)
 static void test_refused(void **state)
 {
     static const char *const texts[] = {
-        "Z",    "Zg",        "Zg=",      "=",        "==",   "===",      "====",         "A===",
-        "Zh==", "Zm9=",      "Zm8=Zm9v", "Zg==Zg==", "Zm=v", "=m9v",     "Zm9v\n",       "Zm9\n",
+        "Z",    "Zg",        "Zg=",      "=",        "==",   "===",     "====",       "A===",
+        "Zh==", "Zm9=",      "Zm8=Zm9v", "Zg==Zg==", "Zm=v", "=m9v",    "Zm9v\n",     "Zm9\n",
         " m9v", "Zm-v",      "Zm_v",     "Zm9v====", "Zm9.", "Zm9\x80", "Zm\xc3\xbc", "Zg==\n\n\n\n",
-        "Z*==", "Zm9vZm9vZ", "@AAA",     "[AAA",     "`AAA", "{AAA",     ":AAA",         "AAA,",
+        "Z*==", "Zm9vZm9vZ", "@AAA",     "[AAA",     "`AAA", "{AAA",    ":AAA",       "AAA,",
     };
     char room[32];
 

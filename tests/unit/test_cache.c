@@ -1,1 +1,1428 @@
-int main(void) { return 0; }
+/*
+ * The resource cache with its network thread, against a small HTTP server of our own that does what a real agent does
+ * not do on demand: hold an answer, lie, go away. Nothing sleeps: who waits, waits for what is to happen.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "cache.h"
+#include "client.h"
+
+#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
+#define MS 1000000ull
+#define SECOND (1000 * MS)
+#define PATIENCE_S 20 /* what has not happened by then does not happen */
+#define MAX_CONNS 256
+#define MAX_ROUTES 128
+
+/* ---- the clock: linked with --wrap, time passes as we say ---------------------------------------------------------
+ */
+
+int __real_clock_gettime(clockid_t clock, struct timespec *ts);
+int __wrap_clock_gettime(clockid_t clock, struct timespec *ts);
+
+static _Atomic uint64_t ahead_ns;
+
+int __wrap_clock_gettime(clockid_t clock, struct timespec *ts)
+{
+    int r = __real_clock_gettime(clock, ts);
+
+    if (r == 0 && clock == CLOCK_MONOTONIC) {
+        uint64_t ns = (uint64_t)ts->tv_sec * SECOND + (uint64_t)ts->tv_nsec + atomic_load(&ahead_ns);
+
+        ts->tv_sec = (time_t)(ns / SECOND);
+        ts->tv_nsec = (long)(ns % SECOND);
+    }
+    return r;
+}
+
+/* ---- the server ---------------------------------------------------------------------------------------------------
+ */
+
+struct route {
+    char path[128]; /* without index= and wait= */
+    /* What is answered. A blocking query waits until its index is another one. */
+    int status;
+    uint64_t index;
+    char body[256];
+    bool hold_get, hold_blocking; /* only server_release() answers */
+    unsigned gets, blocking;      /* arrived so far */
+    uint64_t asked_index;         /* by the newest blocking query */
+};
+
+struct conn {
+    int fd; /* -1: free */
+    char in[4096];
+    size_t len;
+    struct route *waits; /* has asked for this and has no answer yet */
+    bool blocking;
+    uint64_t index;
+};
+
+struct server {
+    pthread_mutex_t lock;
+    pthread_cond_t changed; /* a request came, or a connection went */
+    pthread_t thread;
+    uint16_t port;
+    int wake[2];
+    bool running;
+    /* guarded by lock */
+    bool stop;
+    int listen_fd;
+    struct conn conns[MAX_CONNS];
+    struct route routes[MAX_ROUTES];
+    size_t route_n;
+};
+
+/* What a thread that is not the test's own finds wrong. */
+#define BROKEN(what)                                                                                                   \
+    do {                                                                                                               \
+        fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, what);                                                      \
+        abort();                                                                                                       \
+    } while (0)
+
+/* The lock is held. */
+static struct route *route_of(struct server *server, const char *path)
+{
+    for (size_t i = 0; i < server->route_n; i++)
+        if (strcmp(server->routes[i].path, path) == 0)
+            return &server->routes[i];
+    if (server->route_n == MAX_ROUTES)
+        BROKEN("too many routes");
+    snprintf(server->routes[server->route_n].path, sizeof(server->routes[0].path), "%s", path);
+    server->routes[server->route_n].status = 404;
+    return &server->routes[server->route_n++];
+}
+
+static void conn_close(struct conn *conn)
+{
+    close(conn->fd);
+    *conn = (struct conn){.fd = -1};
+}
+
+static void answer(struct conn *conn, int status, uint64_t index, const char *body)
+{
+    char text[1024];
+    int n = snprintf(text, sizeof(text),
+                     "HTTP/1.1 %d Whatever\r\nX-Consul-Index: %llu\r\nX-Consul-KnownLeader: true\r\n"
+                     "Content-Length: %zu\r\n\r\n%s",
+                     status, (unsigned long long)index, strlen(body), body);
+
+    conn->waits = NULL;
+    if (send(conn->fd, text, (size_t)n, MSG_NOSIGNAL) != n)
+        shutdown(conn->fd, SHUT_RDWR);
+}
+
+/* The lock is held. Answers who may be answered. */
+static void serve(struct server *server)
+{
+    for (size_t i = 0; i < MAX_CONNS; i++) {
+        struct conn *conn = &server->conns[i];
+        struct route *route = conn->waits;
+
+        if (!route || (conn->blocking ? route->hold_blocking || route->index == conn->index : route->hold_get))
+            continue;
+        answer(conn, route->status, route->index, route->body);
+    }
+}
+
+/* The lock is held. A whole request, without a body, is in conn->in. */
+static void parse(struct server *server, struct conn *conn)
+{
+    char *target = strchr(conn->in, ' '), *end = target ? strchr(target + 1, ' ') : NULL, *query;
+
+    if (!end || strncmp(conn->in, "GET ", 4) != 0)
+        BROKEN("not a GET");
+    *end = '\0';
+    query = strstr(++target, "index=");
+    conn->blocking = query != NULL;
+    conn->index = query ? strtoull(query + 6, NULL, 10) : 0;
+    if (query)
+        query[-1] = '\0';
+    conn->waits = route_of(server, target);
+    if (conn->blocking) {
+        conn->waits->blocking++;
+        conn->waits->asked_index = conn->index;
+    } else {
+        conn->waits->gets++;
+    }
+    conn->len = 0;
+}
+
+static void conn_read(struct server *server, struct conn *conn)
+{
+    ssize_t n = recv(conn->fd, conn->in + conn->len, sizeof(conn->in) - 1 - conn->len, MSG_DONTWAIT);
+
+    if (n < 0 && errno == EAGAIN)
+        return;
+    if (n <= 0) {
+        conn_close(conn);
+        return;
+    }
+    conn->len += (size_t)n;
+    conn->in[conn->len] = '\0';
+    if (strstr(conn->in, "\r\n\r\n"))
+        parse(server, conn);
+}
+
+static void conn_accept(struct server *server)
+{
+    int fd = accept(server->listen_fd, NULL, NULL);
+
+    if (fd < 0)
+        return;
+    for (size_t i = 0; i < MAX_CONNS; i++) {
+        if (server->conns[i].fd < 0) {
+            server->conns[i].fd = fd;
+            return;
+        }
+    }
+    BROKEN("too many connections");
+}
+
+static void *server_thread(void *arg)
+{
+    struct server *server = arg;
+
+    for (;;) {
+        struct pollfd fds[MAX_CONNS + 2];
+        struct conn *of[MAX_CONNS + 2] = {NULL};
+        nfds_t n = 2;
+
+        pthread_mutex_lock(&server->lock);
+        if (server->stop) {
+            pthread_mutex_unlock(&server->lock);
+            return NULL;
+        }
+        fds[0] = (struct pollfd){.fd = server->wake[0], .events = POLLIN};
+        fds[1] = (struct pollfd){.fd = server->listen_fd, .events = POLLIN};
+        for (size_t i = 0; i < MAX_CONNS; i++) {
+            if (server->conns[i].fd >= 0) {
+                of[n] = &server->conns[i];
+                fds[n++] = (struct pollfd){.fd = server->conns[i].fd, .events = POLLIN};
+            }
+        }
+        pthread_mutex_unlock(&server->lock);
+        if (poll(fds, n, -1) < 0 && errno != EINTR)
+            BROKEN("poll");
+        pthread_mutex_lock(&server->lock);
+        for (nfds_t i = 2; i < n; i++)
+            if (fds[i].revents && of[i]->fd == fds[i].fd)
+                conn_read(server, of[i]);
+        if (fds[1].revents)
+            conn_accept(server);
+        serve(server);
+        pthread_cond_broadcast(&server->changed);
+        pthread_mutex_unlock(&server->lock);
+    }
+}
+
+/* The same port as before, if there was one. */
+static void server_start(struct server *server)
+{
+    struct sockaddr_in address = {
+        .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK), .sin_port = htons(server->port)};
+    socklen_t len = sizeof(address);
+    int one = 1;
+
+    assert_int_equal(pipe(server->wake), 0);
+    server->listen_fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    setsockopt(server->listen_fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+    assert_int_equal(bind(server->listen_fd, (struct sockaddr *)&address, sizeof(address)), 0);
+    assert_int_equal(listen(server->listen_fd, 128), 0);
+    assert_int_equal(getsockname(server->listen_fd, (struct sockaddr *)&address, &len), 0);
+    server->port = ntohs(address.sin_port);
+    for (size_t i = 0; i < MAX_CONNS; i++)
+        server->conns[i].fd = -1;
+    server->stop = false;
+    assert_int_equal(pthread_create(&server->thread, NULL, server_thread, server), 0);
+    server->running = true;
+}
+
+/* Nobody listens any more, and every connection breaks. */
+static void server_stop(struct server *server)
+{
+    if (!server->running)
+        return;
+    pthread_mutex_lock(&server->lock);
+    server->stop = true;
+    pthread_mutex_unlock(&server->lock);
+    assert_int_equal(write(server->wake[1], "x", 1), 1);
+    pthread_join(server->thread, NULL);
+    close(server->listen_fd);
+    for (size_t i = 0; i < MAX_CONNS; i++)
+        if (server->conns[i].fd >= 0)
+            conn_close(&server->conns[i]);
+    close(server->wake[0]);
+    close(server->wake[1]);
+    server->running = false;
+}
+
+static void server_set(struct server *server, const char *path, int status, uint64_t index, const char *body)
+{
+    struct route *route;
+
+    pthread_mutex_lock(&server->lock);
+    route = route_of(server, path);
+    route->status = status;
+    route->index = index;
+    snprintf(route->body, sizeof(route->body), "%s", body);
+    serve(server);
+    pthread_mutex_unlock(&server->lock);
+}
+
+static void server_hold(struct server *server, const char *path, bool gets, bool blocking)
+{
+    struct route *route;
+
+    pthread_mutex_lock(&server->lock);
+    route = route_of(server, path);
+    route->hold_get = gets;
+    route->hold_blocking = blocking;
+    serve(server);
+    pthread_mutex_unlock(&server->lock);
+}
+
+/* Answers those that wait for the path with this, whatever the route says. */
+static void server_release(struct server *server, const char *path, bool blocking, int status, uint64_t index,
+                           const char *body)
+{
+    unsigned n = 0;
+
+    pthread_mutex_lock(&server->lock);
+    for (size_t i = 0; i < MAX_CONNS; i++) {
+        struct conn *conn = &server->conns[i];
+
+        if (conn->waits && conn->blocking == blocking && strcmp(conn->waits->path, path) == 0) {
+            answer(conn, status, index, body);
+            n++;
+        }
+    }
+    pthread_mutex_unlock(&server->lock);
+    assert_int_equal(n, 1);
+}
+
+static struct timespec patience(void)
+{
+    struct timespec ts;
+
+    clock_gettime(CLOCK_REALTIME, &ts);
+    ts.tv_sec += PATIENCE_S;
+    return ts;
+}
+
+/* Until so many have arrived in all. */
+static void server_wait(struct server *server, const char *path, bool blocking, unsigned n)
+{
+    struct timespec until = patience();
+    unsigned have = 0;
+    int r = 0;
+
+    pthread_mutex_lock(&server->lock);
+    while (r == 0) {
+        const struct route *route = route_of(server, path);
+
+        have = blocking ? route->blocking : route->gets;
+        if (have >= n)
+            break;
+        r = pthread_cond_timedwait(&server->changed, &server->lock, &until);
+    }
+    pthread_mutex_unlock(&server->lock);
+    if (have < n)
+        fail_msg("%u of %u %s of %s", have, n, blocking ? "blocking queries" : "GETs", path);
+}
+
+static void server_expect(struct server *server, const char *path, unsigned gets, unsigned blocking)
+{
+    struct route route;
+
+    pthread_mutex_lock(&server->lock);
+    route = *route_of(server, path);
+    pthread_mutex_unlock(&server->lock);
+    if (route.gets != gets || route.blocking != blocking)
+        fail_msg("%s: %u GETs, %u blocking queries instead of %u and %u", path, route.gets, route.blocking, gets,
+                 blocking);
+}
+
+static uint64_t server_asked_index(struct server *server, const char *path)
+{
+    uint64_t index;
+
+    pthread_mutex_lock(&server->lock);
+    index = route_of(server, path)->asked_index;
+    pthread_mutex_unlock(&server->lock);
+    return index;
+}
+
+/* Until nobody waits for the path any more: the other side has given up. */
+static void server_wait_gone(struct server *server, const char *path)
+{
+    struct timespec until = patience();
+    bool gone = false;
+    int r = 0;
+
+    pthread_mutex_lock(&server->lock);
+    while (r == 0 && !gone) {
+        gone = true;
+        for (size_t i = 0; i < MAX_CONNS; i++)
+            gone &= !server->conns[i].waits || strcmp(server->conns[i].waits->path, path) != 0;
+        if (!gone)
+            r = pthread_cond_timedwait(&server->changed, &server->lock, &until);
+    }
+    pthread_mutex_unlock(&server->lock);
+    assert_true(gone);
+}
+
+/* ---- the client ---------------------------------------------------------------------------------------------------
+ */
+
+struct told {
+    char path[128];
+    enum consul_change change;
+};
+
+struct fixture {
+    struct server server;
+    struct consul *client;
+    struct consul_resource *resources[MAX_ROUTES];
+    size_t resource_n;
+
+    pthread_mutex_t lock;
+    pthread_cond_t happened;
+    /* guarded by lock */
+    struct told told[512];
+    size_t told_n;
+    char log[2048];
+};
+
+static void on_change(void *arg, struct consul_resource *resource, enum consul_change change)
+{
+    struct fixture *f = arg;
+
+    pthread_mutex_lock(&f->lock);
+    if (f->told_n < COUNT(f->told)) {
+        snprintf(f->told[f->told_n].path, sizeof(f->told[0].path), "%s", consul_resource_path(resource));
+        f->told[f->told_n++].change = change;
+    }
+    pthread_cond_broadcast(&f->happened);
+    pthread_mutex_unlock(&f->lock);
+}
+
+static void on_log(void *arg, enum consul_log_level level, const char *line)
+{
+    struct fixture *f = arg;
+
+    (void)level;
+    pthread_mutex_lock(&f->lock);
+    snprintf(f->log + strlen(f->log), sizeof(f->log) - strlen(f->log), "%s\n", line);
+    pthread_mutex_unlock(&f->lock);
+}
+
+static int setup(void **state)
+{
+    struct fixture *f = calloc(1, sizeof(*f));
+
+    pthread_mutex_init(&f->lock, NULL);
+    pthread_cond_init(&f->happened, NULL);
+    pthread_mutex_init(&f->server.lock, NULL);
+    pthread_cond_init(&f->server.changed, NULL);
+    server_start(&f->server);
+    *state = f;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct fixture *f = *state;
+
+    for (size_t i = 0; i < f->resource_n; i++)
+        consul_resource_unref(f->resources[i]);
+    consul_free(f->client);
+    server_stop(&f->server);
+    pthread_mutex_destroy(&f->server.lock);
+    pthread_cond_destroy(&f->server.changed);
+    pthread_mutex_destroy(&f->lock);
+    pthread_cond_destroy(&f->happened);
+    free(f);
+    return 0;
+}
+
+static void start_client(struct fixture *f, unsigned watches, uint64_t stale_ms)
+{
+    char address[32];
+    struct consul_config config = {.scheme = "http", .host_port = address, .tls_verify = true};
+    struct consul_options options = {.watches = watches,
+                                     .timeout_ms = 10000,
+                                     .stale_ms = stale_ms,
+                                     .log = on_log,
+                                     .log_arg = f,
+                                     .changed = on_change,
+                                     .changed_arg = f};
+
+    snprintf(address, sizeof(address), "127.0.0.1:%u", f->server.port);
+    assert_int_equal(consul_new(&config, &options, &f->client), 0);
+}
+
+/* Time passes, and the network thread notices. */
+static void pass(struct fixture *f, uint64_t ns)
+{
+    atomic_fetch_add(&ahead_ns, ns);
+    http_wakeup(f->client->http);
+}
+
+static struct consul_resource *get(struct fixture *f, const char *path, enum consul_format format, unsigned flags)
+{
+    struct consul_resource *resource;
+
+    assert_int_equal(consul_resource_get(f->client, path, format, flags, 200, &resource), 0);
+    assert_true(f->resource_n < COUNT(f->resources));
+    f->resources[f->resource_n++] = resource;
+    return resource;
+}
+
+static size_t told_count(struct fixture *f, const char *path, enum consul_change change)
+{
+    size_t n = 0;
+
+    pthread_mutex_lock(&f->lock);
+    for (size_t i = 0; i < f->told_n; i++)
+        n += f->told[i].change == change && strcmp(f->told[i].path, path) == 0;
+    pthread_mutex_unlock(&f->lock);
+    return n;
+}
+
+static void wait_told(struct fixture *f, const char *path, enum consul_change change, size_t n)
+{
+    struct timespec until = patience();
+    int r = 0;
+
+    while (r == 0 && told_count(f, path, change) < n) {
+        pthread_mutex_lock(&f->lock);
+        r = pthread_cond_timedwait(&f->happened, &f->lock, &(struct timespec){until.tv_sec, until.tv_nsec});
+        pthread_mutex_unlock(&f->lock);
+    }
+    assert_int_equal(told_count(f, path, change), n);
+}
+
+/* Time passes, in small steps, until it is told. */
+static void pass_until_told(struct fixture *f, const char *path, enum consul_change change, size_t n)
+{
+    for (int i = 0; i < PATIENCE_S * 1000 && told_count(f, path, change) < n; i++) {
+        pass(f, SECOND / 10);
+        poll(NULL, 0, 1); /* so that the other threads have their turn */
+    }
+    assert_int_equal(told_count(f, path, change), n);
+}
+
+struct waiter {
+    struct consul_waiter waiter; /* first */
+    struct fixture *f;
+    bool woken; /* guarded by f->lock */
+    int err;    /* likewise */
+};
+
+static void on_wake(struct consul_waiter *arg, int err)
+{
+    struct waiter *waiter = (struct waiter *)arg;
+    struct fixture *f = waiter->f;
+
+    pthread_mutex_lock(&f->lock);
+    if (waiter->woken)
+        BROKEN("woken twice");
+    waiter->woken = true;
+    waiter->err = err;
+    pthread_cond_broadcast(&f->happened);
+    pthread_mutex_unlock(&f->lock);
+}
+
+static void waiter_init(struct fixture *f, struct waiter *waiter)
+{
+    *waiter =
+        (struct waiter){.waiter = {.wake = on_wake, .deadline_ns = consul_now_ns() + 100 * SECOND}, .f = f, .err = 99};
+}
+
+static bool is_woken(struct waiter *waiter)
+{
+    bool woken;
+
+    pthread_mutex_lock(&waiter->f->lock);
+    woken = waiter->woken;
+    pthread_mutex_unlock(&waiter->f->lock);
+    return woken;
+}
+
+static int wait_woken(struct waiter *waiter)
+{
+    struct fixture *f = waiter->f;
+    struct timespec until = patience();
+    int err, r = 0;
+
+    pthread_mutex_lock(&f->lock);
+    while (r == 0 && !waiter->woken)
+        r = pthread_cond_timedwait(&f->happened, &f->lock, &until);
+    err = waiter->err;
+    pthread_mutex_unlock(&f->lock);
+    if (r != 0)
+        BROKEN("not woken");
+    return err;
+}
+
+/* As an operation does: begins now, and asks again when woken. */
+static int read_since(struct fixture *f, struct consul_resource *resource, uint64_t since,
+                      struct consul_snapshot **ret_snapshot, enum consul_freshness *ret_freshness)
+{
+    for (;;) {
+        struct waiter waiter;
+        int r;
+
+        waiter_init(f, &waiter);
+        r = consul_resource_read(resource, since, &waiter.waiter, ret_snapshot, ret_freshness);
+        if (r != -EINPROGRESS)
+            return r;
+        r = wait_woken(&waiter);
+        if (r < 0)
+            return r;
+    }
+}
+
+static int read_error(struct fixture *f, struct consul_resource *resource)
+{
+    struct consul_snapshot *snapshot;
+    enum consul_freshness freshness;
+    int r = read_since(f, resource, consul_now_ns(), &snapshot, &freshness);
+
+    if (r == 0)
+        consul_snapshot_unref(snapshot);
+    return r;
+}
+
+/* {"v":1} is 1. */
+static int value_of(const struct consul_snapshot *snapshot)
+{
+    return (int)json_integer_value(json_object_get(snapshot->json, "v"));
+}
+
+static void expect_read(struct fixture *f, struct consul_resource *resource, int value, enum consul_freshness expected)
+{
+    struct consul_snapshot *snapshot;
+    enum consul_freshness freshness;
+
+    assert_int_equal(read_since(f, resource, consul_now_ns(), &snapshot, &freshness), 0);
+    assert_int_equal(value_of(snapshot), value);
+    assert_int_equal(freshness, expected);
+    consul_snapshot_unref(snapshot);
+}
+
+/* Without asking. */
+static void expect_known(struct consul_resource *resource, int value, bool expect_watched)
+{
+    bool watched;
+    struct consul_snapshot *snapshot = consul_resource_peek(resource, &watched);
+
+    assert_non_null(snapshot);
+    assert_int_equal(value_of(snapshot), value);
+    assert_int_equal(watched, expect_watched);
+    consul_snapshot_unref(snapshot);
+}
+
+static struct consul_stats stats_of(struct fixture *f)
+{
+    struct consul_stats stats;
+
+    consul_get_stats(f->client, &stats);
+    return stats;
+}
+
+/* A resource that is read and from then on watched; one GET, one blocking query. */
+static struct consul_resource *watch(struct fixture *f, const char *path)
+{
+    struct consul_resource *resource = get(f, path, CONSUL_JSON, CONSUL_BLOCKS);
+
+    server_set(&f->server, path, 200, 10, "{\"v\":1}");
+    expect_read(f, resource, 1, CONSUL_WATCHED);
+    server_wait(&f->server, path, true, 1);
+    return resource;
+}
+
+/* ---- connections --------------------------------------------------------------------------------------------------
+ */
+
+static void test_split_connections(void **state)
+{
+    static const struct {
+        unsigned asked, connections, watches;
+    } cases[] = {
+        {0, 2, 0},       {1, 3, 1},       {2, 4, 2},       {3, 5, 3},       {4, 6, 4},
+        {5, 5, 3},       {8, 8, 6},       {16, 16, 14},    {24, 24, 21},    {64, 64, 56},
+        {128, 128, 112}, {136, 136, 120}, {144, 144, 128}, {200, 200, 184}, {1000, 1000, 984},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        unsigned connections = 99, watches = 99;
+
+        cache_split_connections(cases[i].asked, &connections, &watches);
+        assert_int_equal(connections, cases[i].connections);
+        assert_int_equal(watches, cases[i].watches);
+    }
+    for (unsigned asked = 0; asked < 2000; asked++) {
+        unsigned connections, watches;
+
+        cache_split_connections(asked, &connections, &watches);
+        assert_true(watches <= asked);
+        assert_true(connections >= watches + 2); /* others are never starved by the watches */
+        assert_true(connections <= (asked > 4 ? asked : asked + 2));
+    }
+}
+
+/* ---- reading ------------------------------------------------------------------------------------------------------
+ */
+
+#define READERS 50
+
+struct reader {
+    struct fixture *f;
+    struct consul_resource *resource;
+    struct waiter waiters[READERS / 5];
+    uint64_t since;
+    unsigned queued;
+};
+
+static void *queue_readers(void *arg)
+{
+    struct reader *reader = arg;
+
+    for (size_t i = 0; i < COUNT(reader->waiters); i++) {
+        struct consul_snapshot *snapshot;
+        enum consul_freshness freshness;
+
+        waiter_init(reader->f, &reader->waiters[i]);
+        reader->queued += consul_resource_read(reader->resource, reader->since, &reader->waiters[i].waiter, &snapshot,
+                                               &freshness) == -EINPROGRESS;
+    }
+    return NULL;
+}
+
+static void test_one_get_for_all(void **state)
+{
+    struct fixture *f = *state;
+    struct reader readers[5];
+    pthread_t threads[5];
+    struct consul_resource *resource;
+
+    start_client(f, 8, 0);
+    server_set(&f->server, "/v1/x", 200, 10, "{\"v\":1}");
+    server_hold(&f->server, "/v1/x", true, true);
+    resource = get(f, "/v1/x", CONSUL_JSON, 0);
+    assert_ptr_equal(get(f, "/v1/x", CONSUL_JSON, 0), resource); /* there is one for each path */
+    for (size_t i = 0; i < COUNT(readers); i++) {
+        readers[i] = (struct reader){.f = f, .resource = resource, .since = consul_now_ns()};
+        assert_int_equal(pthread_create(&threads[i], NULL, queue_readers, &readers[i]), 0);
+    }
+    for (size_t i = 0; i < COUNT(readers); i++) {
+        pthread_join(threads[i], NULL);
+        assert_int_equal(readers[i].queued, READERS / 5);
+    }
+    server_wait(&f->server, "/v1/x", false, 1);
+    assert_int_equal(stats_of(f).waiters, READERS);
+    for (size_t i = 0; i < COUNT(readers); i++)
+        for (size_t j = 0; j < COUNT(readers[i].waiters); j++)
+            assert_false(is_woken(&readers[i].waiters[j]));
+
+    server_hold(&f->server, "/v1/x", false, false);
+    for (size_t i = 0; i < COUNT(readers); i++) {
+        for (size_t j = 0; j < COUNT(readers[i].waiters); j++) {
+            struct consul_snapshot *snapshot;
+            enum consul_freshness freshness;
+
+            assert_int_equal(wait_woken(&readers[i].waiters[j]), 0);
+            assert_int_equal(
+                consul_resource_read(resource, readers[i].since, &readers[i].waiters[j].waiter, &snapshot, &freshness),
+                0);
+            assert_int_equal(freshness, CONSUL_FRESH);
+            assert_int_equal(value_of(snapshot), 1);
+            assert_int_equal(snapshot->index, 10);
+            consul_snapshot_unref(snapshot);
+        }
+    }
+    server_expect(&f->server, "/v1/x", 1, 0);
+    assert_int_equal(stats_of(f).waiters, 0);
+    assert_int_equal(stats_of(f).requests, 1);
+    assert_int_equal(told_count(f, "/v1/x", CONSUL_CHANGED), 1);
+
+    /* Who begins later wants to know what is true then. */
+    server_set(&f->server, "/v1/x", 200, 11, "{\"v\":2}");
+    expect_read(f, resource, 2, CONSUL_FRESH);
+    server_expect(&f->server, "/v1/x", 2, 0);
+}
+
+static void test_deadline(void **state)
+{
+    struct fixture *f = *state;
+    struct waiter early, late, cancelled;
+    struct consul_snapshot *snapshot = NULL;
+    enum consul_freshness freshness;
+    struct consul_resource *resource;
+    uint64_t since = consul_now_ns();
+
+    start_client(f, 8, 0);
+    server_set(&f->server, "/v1/x", 200, 10, "{\"v\":1}");
+    server_hold(&f->server, "/v1/x", true, false);
+    resource = get(f, "/v1/x", CONSUL_JSON, 0);
+    waiter_init(f, &late);
+    waiter_init(f, &early);
+    waiter_init(f, &cancelled);
+    early.waiter.deadline_ns = consul_now_ns() + 3 * SECOND;
+    cancelled.waiter.deadline_ns = early.waiter.deadline_ns - SECOND;
+    assert_int_equal(consul_resource_read(resource, since, &late.waiter, &snapshot, &freshness), -EINPROGRESS);
+    assert_int_equal(consul_resource_read(resource, since, &early.waiter, &snapshot, &freshness), -EINPROGRESS);
+    assert_int_equal(consul_resource_read(resource, since, &cancelled.waiter, &snapshot, &freshness), -EINPROGRESS);
+    assert_null(snapshot);
+    assert_true(consul_waiter_cancel(f->client, &cancelled.waiter));
+    assert_false(consul_waiter_cancel(f->client, &cancelled.waiter));
+    server_wait(&f->server, "/v1/x", false, 1);
+    pass(f, 4 * SECOND);
+    assert_int_equal(wait_woken(&early), -ETIMEDOUT);
+    assert_false(consul_waiter_cancel(f->client, &early.waiter));
+    assert_false(is_woken(&late)); /* the request is still under way */
+    server_hold(&f->server, "/v1/x", false, false);
+    assert_int_equal(wait_woken(&late), 0);
+    assert_int_equal(consul_resource_read(resource, since, &late.waiter, &snapshot, &freshness), 0);
+    consul_snapshot_unref(snapshot);
+    assert_false(is_woken(&cancelled));
+    server_expect(&f->server, "/v1/x", 1, 0);
+}
+
+static void test_stop_wakes_all(void **state)
+{
+    struct fixture *f = *state;
+    struct consul_snapshot *snapshot;
+    enum consul_freshness freshness;
+    struct consul_resource *resource;
+    struct waiter waiter;
+
+    start_client(f, 8, 0);
+    server_hold(&f->server, "/v1/x", true, false);
+    resource = get(f, "/v1/x", CONSUL_JSON, 0);
+    waiter_init(f, &waiter);
+    assert_int_equal(consul_resource_read(resource, consul_now_ns(), &waiter.waiter, &snapshot, &freshness),
+                     -EINPROGRESS);
+    server_wait(&f->server, "/v1/x", false, 1);
+    consul_stop(f->client);
+    assert_true(is_woken(&waiter));
+    assert_int_equal(waiter.err, -ECANCELED);
+    assert_int_equal(read_error(f, resource), -ECANCELED);
+}
+
+/* Whatever goes wrong, what was known stays known. */
+static void test_failure_keeps_the_snapshot(void **state)
+{
+    static const struct {
+        int status;
+        const char *body;
+        int err;
+        bool agent_is_there; /* it says no: what was known is not served instead */
+    } cases[] = {
+        {500, "something is wrong", -EIO, false},
+        {200, "garbage", -EIO, false},
+        {200, "{\"v\":2", -EIO, false},
+        {200, "", -EIO, false},
+        {200, "<html>", -EIO, false},
+        {301, "", -EIO, false},
+        {403, "Permission denied", -EACCES, true},
+        {404, "Invalid URL path: not a GET", -EOPNOTSUPP, true},
+        {404, "", -ENOENT, true},
+        {400, "Bad request", -EINVAL, true},
+        {200,
+         "{\"v\":2,\"long\":"
+         "\"0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890"
+         "0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789012345678"
+         "9"
+         "\"}",
+         -EFBIG, true},
+    };
+    static const uint64_t stale_ms[] = {0, CONSUL_STALE_FOREVER};
+    struct fixture *f = *state;
+
+    for (size_t s = 0; s < COUNT(stale_ms); s++) {
+        start_client(f, 8, stale_ms[s]);
+        for (size_t i = 0; i < COUNT(cases); i++) {
+            char path[32];
+            struct consul_resource *resource;
+
+            snprintf(path, sizeof(path), "/v1/%zu/%zu", s, i);
+            server_set(&f->server, path, 200, 10, "{\"v\":1}");
+            resource = get(f, path, CONSUL_JSON, 0);
+            expect_read(f, resource, 1, CONSUL_FRESH);
+            server_set(&f->server, path, cases[i].status, 11, cases[i].body);
+            if (stale_ms[s] && !cases[i].agent_is_there)
+                expect_read(f, resource, 1, CONSUL_STALE);
+            else
+                assert_int_equal(read_error(f, resource), cases[i].err);
+            assert_int_equal(consul_resource_error(resource), cases[i].err);
+            expect_known(resource, 1, false);
+            assert_int_equal(told_count(f, path, CONSUL_CHANGED), 1);
+
+            pass(f, 2 * SECOND); /* what is too big is not tried again at once */
+            server_set(&f->server, path, 200, 12, "{\"v\":3}");
+            expect_read(f, resource, 3, CONSUL_FRESH);
+            assert_int_equal(consul_resource_error(resource), 0);
+            server_expect(&f->server, path, 3, 0);
+        }
+        while (f->resource_n > 0)
+            consul_resource_unref(f->resources[--f->resource_n]);
+        consul_free(f->client);
+        f->client = NULL;
+        f->told_n = 0;
+    }
+}
+
+/* Nothing was ever known: an error is an error, even on a mount that serves stale content for ever. */
+static void test_failure_without_snapshot(void **state)
+{
+    struct fixture *f = *state;
+    struct consul_resource *resource;
+    bool watched;
+
+    start_client(f, 8, CONSUL_STALE_FOREVER);
+    server_set(&f->server, "/v1/x", 200, 10, "garbage");
+    resource = get(f, "/v1/x", CONSUL_JSON, CONSUL_BLOCKS);
+    assert_int_equal(read_error(f, resource), -EIO);
+    assert_null(consul_resource_peek(resource, &watched));
+    assert_false(watched);
+    assert_int_equal(told_count(f, "/v1/x", CONSUL_CHANGED), 0);
+    server_stop(&f->server);
+    assert_int_equal(read_error(f, resource), -ECONNREFUSED);
+}
+
+static void test_too_big_is_not_asked_again_at_once(void **state)
+{
+    struct fixture *f = *state;
+    struct consul_resource *resource;
+    char body[256];
+
+    memset(body, 'x', sizeof(body) - 1);
+    body[sizeof(body) - 1] = '\0';
+    start_client(f, 8, 0);
+    server_set(&f->server, "/v1/x", 200, 10, body);
+    resource = get(f, "/v1/x", CONSUL_TEXT, 0);
+    assert_int_equal(read_error(f, resource), -EFBIG);
+    assert_int_equal(read_error(f, resource), -EFBIG);
+    server_expect(&f->server, "/v1/x", 1, 0);
+    pass(f, SECOND);
+    assert_int_equal(read_error(f, resource), -EFBIG);
+    server_expect(&f->server, "/v1/x", 2, 0);
+    pass(f, SECOND); /* twice as long now */
+    assert_int_equal(read_error(f, resource), -EFBIG);
+    server_expect(&f->server, "/v1/x", 2, 0);
+
+    /* Somebody takes more. */
+    assert_int_equal(consul_resource_get(f->client, "/v1/x", CONSUL_TEXT, 0, 1000, &f->resources[f->resource_n]), 0);
+    assert_ptr_equal(f->resources[f->resource_n++], resource);
+    assert_int_equal(read_error(f, resource), 0);
+    server_expect(&f->server, "/v1/x", 3, 0);
+}
+
+/* ---- watches ------------------------------------------------------------------------------------------------------
+ */
+
+static void test_watch(void **state)
+{
+    struct fixture *f = *state;
+    struct consul_resource *resource;
+
+    start_client(f, 8, 0);
+    resource = watch(f, "/v1/x");
+    assert_int_equal(server_asked_index(&f->server, "/v1/x"), 10);
+    for (int i = 0; i < 10; i++)
+        expect_read(f, resource, 1, CONSUL_WATCHED);
+    server_expect(&f->server, "/v1/x", 1, 1);
+    assert_int_equal(told_count(f, "/v1/x", CONSUL_CHANGED), 1);
+
+    server_set(&f->server, "/v1/x", 200, 11, "{\"v\":2}");
+    wait_told(f, "/v1/x", CONSUL_CHANGED, 2);
+    expect_known(resource, 2, true);
+    expect_read(f, resource, 2, CONSUL_WATCHED);
+    server_wait(&f->server, "/v1/x", true, 2);
+    assert_int_equal(server_asked_index(&f->server, "/v1/x"), 11);
+
+    /* Another index, the same content: nobody needs to know. */
+    server_set(&f->server, "/v1/x", 200, 12, "{\"v\":2}");
+    server_wait(&f->server, "/v1/x", true, 3);
+    server_set(&f->server, "/v1/x", 200, 13, "{\"v\":3}");
+    wait_told(f, "/v1/x", CONSUL_CHANGED, 3);
+    server_wait(&f->server, "/v1/x", true, 4);
+    server_expect(&f->server, "/v1/x", 1, 4);
+    assert_int_equal(told_count(f, "/v1/x", CONSUL_WATCH_ENDED), 0);
+    assert_int_equal(stats_of(f).watches, 1);
+    assert_int_equal(stats_of(f).blocking_queries, 4);
+}
+
+/* After a restore: ask from the beginning. */
+static void test_index_goes_backwards(void **state)
+{
+    struct fixture *f = *state;
+    struct consul_resource *resource;
+
+    start_client(f, 8, 0);
+    resource = watch(f, "/v1/x");
+    server_set(&f->server, "/v1/x", 200, 3, "{\"v\":2}");
+    wait_told(f, "/v1/x", CONSUL_CHANGED, 2);
+    expect_known(resource, 2, true);
+    server_wait(&f->server, "/v1/x", false, 2);
+    server_wait(&f->server, "/v1/x", true, 2);
+    assert_int_equal(server_asked_index(&f->server, "/v1/x"), 3);
+}
+
+static void test_not_everything_is_watched(void **state)
+{
+    static const struct {
+        enum consul_format format;
+        unsigned flags;
+        int status;
+        uint64_t index;
+        const char *body;
+        bool watched;
+    } cases[] = {
+        {CONSUL_JSON, CONSUL_BLOCKS, 200, 10, "[{}]", true},
+        {CONSUL_JSON, CONSUL_BLOCKS, 200, 10, "{}", true}, /* e.g. the list of services */
+        {CONSUL_JSON, CONSUL_BLOCKS, 200, 10, "[]", false},
+        {CONSUL_JSON, CONSUL_BLOCKS, 200, 10, "null", false},
+        {CONSUL_JSON, CONSUL_BLOCKS | CONSUL_WATCH_EMPTY, 200, 10, "[]", true},
+        {CONSUL_JSON, CONSUL_BLOCKS, 200, 0, "[{}]", false}, /* no index: it can't be watched */
+        {CONSUL_JSON, CONSUL_BLOCKS | CONSUL_WATCH_EMPTY, 200, 0, "[]", false},
+        {CONSUL_JSON, 0, 200, 10, "[{}]", false},
+        {CONSUL_JSON, CONSUL_WATCH_EMPTY, 200, 10, "[{}]", false},
+        {CONSUL_KV, CONSUL_BLOCKS, 200, 10, "[{\"Key\":\"a\"}]", true},
+        {CONSUL_KV, CONSUL_BLOCKS, 200, 10, "[]", false},
+        {CONSUL_KV, CONSUL_BLOCKS, 404, 10, "", false}, /* nothing there is an answer */
+        {CONSUL_KV, CONSUL_BLOCKS | CONSUL_WATCH_EMPTY, 404, 10, "", true},
+        {CONSUL_KV, 0, 200, 10, "[{\"Key\":\"a\"}]", false},
+    };
+    struct fixture *f = *state;
+
+    start_client(f, 64, 0);
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        struct consul_snapshot *snapshot;
+        enum consul_freshness freshness;
+        struct consul_resource *resource;
+        char path[64];
+
+        snprintf(path, sizeof(path), "/v1/kv/%zu?recurse", i);
+        server_set(&f->server, path, cases[i].status, cases[i].index, cases[i].body);
+        resource = get(f, path, cases[i].format, cases[i].flags);
+        for (int twice = 0; twice < 2; twice++) {
+            assert_int_equal(read_since(f, resource, consul_now_ns(), &snapshot, &freshness), 0);
+            if (freshness != (cases[i].watched ? CONSUL_WATCHED : CONSUL_FRESH))
+                fail_msg("case %zu is %d", i, freshness);
+            consul_snapshot_unref(snapshot);
+        }
+        if (cases[i].watched)
+            server_wait(&f->server, path, true, 1);
+        server_expect(&f->server, path, cases[i].watched ? 1 : 2, cases[i].watched);
+    }
+}
+
+/* What was there and is no longer loses its watch. */
+static void test_watch_ends_when_it_becomes_empty(void **state)
+{
+    struct fixture *f = *state;
+    struct consul_snapshot *snapshot;
+    enum consul_freshness freshness;
+    struct consul_resource *resource;
+
+    start_client(f, 8, 0);
+    server_set(&f->server, "/v1/kv/a?recurse", 200, 10, "[{\"Key\":\"a\",\"ModifyIndex\":5}]");
+    resource = get(f, "/v1/kv/a?recurse", CONSUL_KV, CONSUL_BLOCKS);
+    assert_int_equal(read_error(f, resource), 0);
+    server_wait(&f->server, "/v1/kv/a?recurse", true, 1);
+    server_set(&f->server, "/v1/kv/a?recurse", 404, 11, "");
+    wait_told(f, "/v1/kv/a?recurse", CONSUL_CHANGED, 2);
+    wait_told(f, "/v1/kv/a?recurse", CONSUL_WATCH_ENDED, 1);
+    assert_int_equal(stats_of(f).watches, 0);
+    assert_int_equal(read_since(f, resource, consul_now_ns(), &snapshot, &freshness), 0);
+    assert_int_equal(freshness, CONSUL_FRESH);
+    assert_int_equal(snapshot->kv.n, 0);
+    consul_snapshot_unref(snapshot);
+    server_expect(&f->server, "/v1/kv/a?recurse", 2, 1);
+}
+
+/* A blocking query that goes wrong is taken up again; a short break is nobody's business. */
+static void test_watch_survives_garbage(void **state)
+{
+    static const struct {
+        int status;
+        const char *body;
+    } cases[] = {{500, "something is wrong"}, {200, "garbage"}, {200, ""}, {429, "Too many"}, {503, ""}};
+    struct fixture *f = *state;
+
+    start_client(f, 8, 0);
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        struct consul_resource *resource;
+        char path[32];
+
+        snprintf(path, sizeof(path), "/v1/%zu", i);
+        resource = watch(f, path);
+        server_release(&f->server, path, true, cases[i].status, 11, cases[i].body);
+        server_wait(&f->server, path, false, 2); /* the attempt to reconnect, at once answered */
+        server_wait(&f->server, path, true, 2);
+        assert_int_equal(server_asked_index(&f->server, path), 10);
+        expect_read(f, resource, 1, CONSUL_WATCHED);
+        assert_int_equal(told_count(f, path, CONSUL_CHANGED), 1);
+        assert_int_equal(told_count(f, path, CONSUL_WATCH_ENDED), 0);
+    }
+}
+
+/* A denial is an answer: there is nothing to reconnect to. */
+static void test_watch_ends_when_denied(void **state)
+{
+    struct fixture *f = *state;
+    struct consul_resource *resource;
+
+    start_client(f, 8, CONSUL_STALE_FOREVER);
+    resource = watch(f, "/v1/x");
+    server_set(&f->server, "/v1/x", 403, 11, "Permission denied");
+    wait_told(f, "/v1/x", CONSUL_WATCH_ENDED, 1);
+    expect_known(resource, 1, false);
+    assert_int_equal(consul_resource_error(resource), -EACCES);
+    assert_int_equal(read_error(f, resource), -EACCES);
+    assert_int_equal(told_count(f, "/v1/x", CONSUL_CHANGED), 1);
+}
+
+/* The blocking query was asked before the GET and is answered after it, by a server that lags behind. */
+static void test_late_answer_is_dropped(void **state)
+{
+    struct fixture *f = *state;
+    struct consul_resource *resource;
+    uint64_t dropped;
+
+    start_client(f, 8, 0);
+    resource = watch(f, "/v1/x");
+    server_hold(&f->server, "/v1/x", false, true);
+    server_set(&f->server, "/v1/x", 200, 20, "{\"v\":3}");
+    consul_resource_expire(resource); /* e.g. this program wrote it */
+    expect_read(f, resource, 3, CONSUL_WATCHED);
+    server_expect(&f->server, "/v1/x", 2, 1);
+    dropped = stats_of(f).dropped_answers;
+    server_release(&f->server, "/v1/x", true, 200, 15, "{\"v\":2}");
+    server_wait(&f->server, "/v1/x", true, 2); /* it goes on watching */
+    assert_int_equal(stats_of(f).dropped_answers, dropped + 1);
+    expect_known(resource, 3, true);
+    assert_int_equal(told_count(f, "/v1/x", CONSUL_CHANGED), 2);
+    server_hold(&f->server, "/v1/x", false, false);
+    expect_read(f, resource, 3, CONSUL_WATCHED);
+}
+
+/* An answer to a request that was sent before the program's own change does not count as fresh. */
+static void test_expire_while_asking(void **state)
+{
+    struct fixture *f = *state;
+    struct consul_snapshot *snapshot;
+    enum consul_freshness freshness;
+    struct consul_resource *resource;
+    struct waiter waiter;
+    uint64_t since = consul_now_ns();
+
+    start_client(f, 8, 0);
+    server_hold(&f->server, "/v1/x", true, false);
+    resource = get(f, "/v1/x", CONSUL_JSON, 0);
+    waiter_init(f, &waiter);
+    assert_int_equal(consul_resource_read(resource, since, &waiter.waiter, &snapshot, &freshness), -EINPROGRESS);
+    server_wait(&f->server, "/v1/x", false, 1);
+    consul_expire(f->client, "/v1/y"); /* others' changes are no matter */
+    consul_expire(f->client, "/v1/x");
+    server_release(&f->server, "/v1/x", false, 200, 10, "{\"v\":1}");
+    server_wait(&f->server, "/v1/x", false, 2);
+    assert_false(is_woken(&waiter));
+    server_release(&f->server, "/v1/x", false, 200, 11, "{\"v\":2}");
+    assert_int_equal(wait_woken(&waiter), 0);
+    assert_int_equal(consul_resource_read(resource, since, &waiter.waiter, &snapshot, &freshness), 0);
+    assert_int_equal(value_of(snapshot), 2);
+    consul_snapshot_unref(snapshot);
+    server_expect(&f->server, "/v1/x", 2, 0);
+}
+
+/* Everyone reads their own writes, also when an answer that does not show them is already on its way. */
+static void test_own_write_is_shown(void **state)
+{
+    static const char path[] = "/v1/kv/a/?recurse";
+    struct fixture *f = *state;
+    struct consul_kv_entry *entry = consul_kv_entry_new("a/b", 3, "mine", 4);
+    struct consul_snapshot *snapshot;
+    enum consul_freshness freshness;
+    struct consul_resource *resource;
+    struct waiter waiter;
+    uint64_t since;
+
+    start_client(f, 8, 0);
+    server_set(&f->server, path, 200, 10, "[{\"Key\":\"a/a\",\"ModifyIndex\":9}]");
+    resource = get(f, path, CONSUL_KV, 0);
+    assert_int_equal(read_error(f, resource), 0);
+
+    server_hold(&f->server, path, true, false);
+    since = consul_now_ns();
+    waiter_init(f, &waiter);
+    assert_int_equal(consul_resource_read(resource, since, &waiter.waiter, &snapshot, &freshness), -EINPROGRESS);
+    server_wait(&f->server, path, false, 2);
+    entry->modify_index = entry->create_index = 12;
+    cache_apply_kv(f->client->cache, NULL, "a/b", entry, 0);
+    cache_apply_kv(f->client->cache, "other", "a/c", entry, 0); /* another datacenter's */
+    cache_apply_kv(f->client->cache, NULL, "b/b", entry, 0);
+    cache_apply_kv(f->client->cache, NULL, "a/a", NULL, 9);
+    snapshot = consul_resource_peek(resource, &(bool){false});
+    assert_int_equal(snapshot->kv.n, 1);
+    assert_ptr_equal(snapshot->kv.entries[0], entry);
+    consul_snapshot_unref(snapshot);
+
+    server_release(&f->server, path, false, 200, 11, "[{\"Key\":\"a/a\",\"ModifyIndex\":9}]");
+    assert_int_equal(wait_woken(&waiter), 0);
+    assert_int_equal(consul_resource_read(resource, since, &waiter.waiter, &snapshot, &freshness), 0);
+    assert_int_equal(snapshot->kv.n, 1);
+    assert_ptr_equal(snapshot->kv.entries[0], entry);
+    consul_snapshot_unref(snapshot);
+
+    /* What was asked for afterwards counts as it is: others have changed it. */
+    server_hold(&f->server, path, false, false);
+    server_set(&f->server, path, 200, 13, "[{\"Key\":\"a/a\",\"ModifyIndex\":13}]");
+    assert_int_equal(read_since(f, resource, consul_now_ns(), &snapshot, &freshness), 0);
+    assert_int_equal(snapshot->kv.n, 1);
+    assert_string_equal(consul_kv_key(snapshot->kv.entries[0]), "a/a");
+    consul_snapshot_unref(snapshot);
+    consul_kv_entry_unref(entry);
+}
+
+/* ---- watches are few ----------------------------------------------------------------------------------------------
+ */
+
+static void test_watches_are_limited(void **state)
+{
+    struct fixture *f = *state;
+    struct consul_resource *a, *b, *c;
+
+    start_client(f, 2, 0);
+    a = watch(f, "/v1/a");
+    b = watch(f, "/v1/b");
+    server_set(&f->server, "/v1/c", 200, 10, "{\"v\":1}");
+    c = get(f, "/v1/c", CONSUL_JSON, CONSUL_BLOCKS);
+    expect_read(f, c, 1, CONSUL_FRESH);
+    expect_read(f, c, 1, CONSUL_FRESH); /* all are hot: it is asked for each time */
+    server_expect(&f->server, "/v1/c", 2, 0);
+    assert_int_equal(stats_of(f).watches, 2);
+
+    /* The one that was not read for longest gives its watch up, and that is told. */
+    pass(f, 6 * SECOND);
+    expect_read(f, a, 1, CONSUL_WATCHED);
+    expect_read(f, c, 1, CONSUL_WATCHED);
+    server_wait(&f->server, "/v1/c", true, 1);
+    wait_told(f, "/v1/b", CONSUL_WATCH_ENDED, 1);
+    server_wait_gone(&f->server, "/v1/b"); /* its connection is free */
+    assert_int_equal(told_count(f, "/v1/a", CONSUL_WATCH_ENDED), 0);
+    assert_int_equal(stats_of(f).watches, 2);
+    assert_int_equal(stats_of(f).watches_ended, 1);
+    expect_known(b, 1, false);
+
+    server_set(&f->server, "/v1/b", 200, 11, "{\"v\":2}");
+    expect_read(f, b, 2, CONSUL_FRESH);
+    server_expect(&f->server, "/v1/a", 1, 1);
+    server_expect(&f->server, "/v1/b", 2, 1);
+    server_expect(&f->server, "/v1/c", 3, 1);
+}
+
+static void test_what_is_idle_goes(void **state)
+{
+    struct fixture *f = *state;
+    struct consul_resource *resource;
+    bool watched;
+
+    start_client(f, 8, 0);
+    watch(f, "/v1/x");
+    consul_resource_unref(f->resources[--f->resource_n]);
+    pass(f, 100 * SECOND); /* a watch keeps it */
+    pass(f, 601 * SECOND); /* but not one that nobody wants */
+    wait_told(f, "/v1/x", CONSUL_WATCH_ENDED, 1);
+    server_wait_gone(&f->server, "/v1/x");
+    pass(f, 6 * SECOND);
+    for (struct timespec until = patience(), now = {0}; stats_of(f).resources > 0 && now.tv_sec < until.tv_sec;
+         clock_gettime(CLOCK_REALTIME, &now))
+        sched_yield();
+    assert_int_equal(stats_of(f).resources, 0);
+    assert_int_equal(stats_of(f).snapshot_bytes, 0);
+    resource = get(f, "/v1/x", CONSUL_JSON, 0);
+    assert_null(consul_resource_peek(resource, &watched));
+}
+
+static void test_drop_caches(void **state)
+{
+    enum { MANY = 70 }; /* more than are told in one go */
+    struct fixture *f = *state;
+    struct consul_resource *unwatched;
+    char path[32];
+    bool watched;
+
+    start_client(f, 96, 0);
+    for (int i = 0; i < MANY; i++) {
+        snprintf(path, sizeof(path), "/v1/%d", i);
+        watch(f, path);
+    }
+    server_set(&f->server, "/v1/unwatched", 200, 10, "{\"v\":1}");
+    unwatched = get(f, "/v1/unwatched", CONSUL_JSON, 0);
+    expect_read(f, unwatched, 1, CONSUL_FRESH);
+    assert_int_equal(stats_of(f).watches, MANY);
+
+    consul_drop_caches(f->client);
+    assert_int_equal(stats_of(f).watches, 0);
+    assert_int_equal(stats_of(f).snapshot_bytes, 0);
+    for (int i = 0; i < MANY; i++) {
+        snprintf(path, sizeof(path), "/v1/%d", i);
+        assert_int_equal(told_count(f, path, CONSUL_WATCH_ENDED), 1);
+        assert_null(consul_resource_peek(f->resources[i], &watched));
+        assert_false(watched);
+        server_wait_gone(&f->server, path);
+    }
+    assert_null(consul_resource_peek(unwatched, &watched));
+    assert_int_equal(told_count(f, "/v1/unwatched", CONSUL_WATCH_ENDED), 0);
+
+    /* It begins again from nothing. */
+    server_set(&f->server, "/v1/0", 200, 11, "{\"v\":2}");
+    expect_read(f, f->resources[0], 2, CONSUL_WATCHED);
+    server_wait(&f->server, "/v1/0", true, 2);
+    server_expect(&f->server, "/v1/0", 2, 2);
+    consul_drop_caches(f->client);
+    assert_int_equal(told_count(f, "/v1/0", CONSUL_WATCH_ENDED), 2);
+    assert_int_equal(told_count(f, "/v1/1", CONSUL_WATCH_ENDED), 1);
+}
+
+/* ---- Consul goes away ---------------------------------------------------------------------------------------------
+ */
+
+static void test_stale(void **state)
+{
+    static const struct {
+        uint64_t stale_ms, away_ns;
+        bool served;
+    } cases[] = {
+        {0, 2 * SECOND, false},
+        {CONSUL_STALE_FOREVER, 2 * SECOND, true},
+        {CONSUL_STALE_FOREVER, 1000 * SECOND, true},
+        {60000, 2 * SECOND, true},
+        {60000, 61 * SECOND, false},
+    };
+    struct fixture *f = *state;
+
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        struct consul_resource *resource, *other;
+        struct consul_snapshot *snapshot;
+        enum consul_freshness freshness;
+        int r;
+
+        start_client(f, 8, cases[i].stale_ms);
+        memset(f->server.routes, 0, sizeof(f->server.routes));
+        f->server.route_n = 0;
+        resource = watch(f, "/v1/x");
+        server_set(&f->server, "/v1/other", 200, 10, "{\"v\":7}");
+        other = get(f, "/v1/other", CONSUL_JSON, 0);
+        expect_read(f, other, 7, CONSUL_FRESH);
+
+        server_stop(&f->server);
+        pass_until_told(f, "/v1/x", CONSUL_WATCH_ENDED, 1); /* before anybody relies on it any longer */
+        pass(f, cases[i].away_ns);
+        for (int twice = 0; twice < 2; twice++) {
+            r = read_since(f, resource, consul_now_ns(), &snapshot, &freshness);
+            assert_int_equal(r, cases[i].served ? 0 : -ECONNREFUSED);
+            if (r == 0) {
+                assert_int_equal(value_of(snapshot), 1);
+                assert_int_equal(freshness, CONSUL_STALE);
+                consul_snapshot_unref(snapshot);
+            }
+            assert_int_equal(read_error(f, other), cases[i].served ? 0 : -ECONNREFUSED);
+        }
+        expect_known(resource, 1, false);
+        assert_true(stats_of(f).disconnected_since_ns > 0);
+        assert_int_equal(stats_of(f).stale_served > 0, cases[i].served);
+
+        /* It comes back, with another value: nobody has to ask. */
+        server_start(&f->server);
+        server_set(&f->server, "/v1/x", 200, 11, "{\"v\":2}");
+        pass_until_told(f, "/v1/x", CONSUL_CHANGED, 2); /* the back-off */
+        expect_read(f, resource, 2, CONSUL_WATCHED);
+        expect_read(f, other, 7, CONSUL_FRESH);
+        assert_int_equal(stats_of(f).disconnected_since_ns, 0);
+        pthread_mutex_lock(&f->lock);
+        assert_non_null(strstr(f->log, "Consul does not answer"));
+        assert_non_null(strstr(f->log, "Consul answers again"));
+        f->log[0] = '\0';
+        pthread_mutex_unlock(&f->lock);
+
+        while (f->resource_n > 0)
+            consul_resource_unref(f->resources[--f->resource_n]);
+        consul_free(f->client);
+        f->client = NULL;
+        f->told_n = 0;
+    }
+}
+
+/* What this program knows to be out of date is not served, whatever stale= says. */
+static void test_stale_is_never_behind_an_own_change(void **state)
+{
+    struct fixture *f = *state;
+    struct consul_resource *resource;
+
+    start_client(f, 8, CONSUL_STALE_FOREVER);
+    server_set(&f->server, "/v1/x", 200, 10, "{\"v\":1}");
+    resource = get(f, "/v1/x", CONSUL_JSON, 0);
+    expect_read(f, resource, 1, CONSUL_FRESH);
+    server_stop(&f->server);
+    expect_read(f, resource, 1, CONSUL_STALE);
+    consul_resource_expire(resource);
+    assert_int_equal(read_error(f, resource), -ECONNREFUSED);
+    server_start(&f->server);
+    server_set(&f->server, "/v1/x", 200, 11, "{\"v\":2}");
+    expect_read(f, resource, 2, CONSUL_FRESH);
+}
+
+#define CASE(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_split_connections),
+        CASE(test_one_get_for_all),
+        CASE(test_deadline),
+        CASE(test_stop_wakes_all),
+        CASE(test_failure_keeps_the_snapshot),
+        CASE(test_failure_without_snapshot),
+        CASE(test_too_big_is_not_asked_again_at_once),
+        CASE(test_watch),
+        CASE(test_index_goes_backwards),
+        CASE(test_not_everything_is_watched),
+        CASE(test_watch_ends_when_it_becomes_empty),
+        CASE(test_watch_survives_garbage),
+        CASE(test_watch_ends_when_denied),
+        CASE(test_late_answer_is_dropped),
+        CASE(test_expire_while_asking),
+        CASE(test_own_write_is_shown),
+        CASE(test_watches_are_limited),
+        CASE(test_what_is_idle_goes),
+        CASE(test_drop_caches),
+        CASE(test_stale),
+        CASE(test_stale_is_never_behind_an_own_change),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

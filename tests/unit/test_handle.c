@@ -120,16 +120,10 @@ static void test_write(void **state)
         const char *text, *value;
         size_t len;
     } cases[] = {
-        {NULL, 0, "abc", "abc", 3},
-        {"", 0, "abc", "abc", 3},
-        {"old", 0, "n", "nld", 3},
-        {"old", 1, "ew", "oew", 3},
-        {"old", 2, "der", "older", 5},
-        {"old", 3, "er", "older", 5},
+        {NULL, 0, "abc", "abc", 3},     {"", 0, "abc", "abc", 3},          {"old", 0, "n", "nld", 3},
+        {"old", 1, "ew", "oew", 3},     {"old", 2, "der", "older", 5},     {"old", 3, "er", "older", 5},
         {"old", 5, "x", "old\0\0x", 6}, /* the gap is zeros */
-        {NULL, 4, "x", "\0\0\0\0x", 5},
-        {"old", 0, "longer", "longer", 6},
-        {"old", 1, "", "old", 3},
+        {NULL, 4, "x", "\0\0\0\0x", 5}, {"old", 0, "longer", "longer", 6}, {"old", 1, "", "old", 3},
     };
     struct fs *fs = *state;
 
@@ -172,8 +166,8 @@ static void test_truncate(void **state)
         uint64_t len;
         const char *value;
     } cases[] = {
-        {"value", 0, ""},           {"value", 3, "val"}, {"value", 5, "value"}, {"value", 8, "value\0\0\0"},
-        {NULL, 3, "\0\0\0"},        {NULL, 0, ""},       {"", 2, "\0\0"},
+        {"value", 0, ""},    {"value", 3, "val"}, {"value", 5, "value"}, {"value", 8, "value\0\0\0"},
+        {NULL, 3, "\0\0\0"}, {NULL, 0, ""},       {"", 2, "\0\0"},
     };
     struct fs *fs = *state;
 
@@ -230,10 +224,17 @@ static void test_limits(void **state)
         size_t len, max;
         int r;
     } cases[] = {
-        {0, 10, 10, 0},           {0, 11, 10, -EFBIG},          {5, 5, 10, 0},
-        {6, 5, 10, -EFBIG},       {10, 0, 10, 0},               {11, 0, 10, -EFBIG},
-        {UINT64_MAX, 1, 10, -EFBIG}, {UINT64_MAX - 4, 10, 10, -EFBIG}, {1ull << 40, 1, MAX, -EFBIG},
-        {0, 1, 0, -EFBIG},        {INT64_MAX, 10, SIZE_MAX / 4, -EFBIG},
+        {0, 10, 10, 0},
+        {0, 11, 10, -EFBIG},
+        {5, 5, 10, 0},
+        {6, 5, 10, -EFBIG},
+        {10, 0, 10, 0},
+        {11, 0, 10, -EFBIG},
+        {UINT64_MAX, 1, 10, -EFBIG},
+        {UINT64_MAX - 4, 10, 10, -EFBIG},
+        {1ull << 40, 1, MAX, -EFBIG},
+        {0, 1, 0, -EFBIG},
+        {INT64_MAX, 10, SIZE_MAX / 4, -EFBIG},
     };
     struct fs *fs = *state;
 
@@ -267,7 +268,7 @@ static void test_read_a_part(void **state)
         size_t size;
         const char *part;
     } cases[] = {
-        {0, 5, "value"}, {0, 2, "va"},    {1, 3, "alu"},        {3, 100, "ue"}, {5, 1, ""},
+        {0, 5, "value"}, {0, 2, "va"},        {1, 3, "alu"},          {3, 100, "ue"}, {5, 1, ""},
         {6, 1, ""},      {UINT64_MAX, 9, ""}, {0, SIZE_MAX, "value"}, {2, 0, ""},
     };
     struct fs *fs = *state;
@@ -367,9 +368,8 @@ static void test_outcome_of_storing(void **state)
         int err;
         bool sticky;
     } cases[] = {
-        {0, false},        {-EACCES, true}, {-EPERM, true},        {-EINVAL, true},   {-EFBIG, true},
-        {-ESTALE, true},   {-EIO, false},   {-ETIMEDOUT, false},   {-EAGAIN, false},  {-EHOSTUNREACH, false},
-        {-EINTR, false},   {-ENOMEM, false},
+        {0, false},    {-EACCES, true},     {-EPERM, true},   {-EINVAL, true},        {-EFBIG, true},  {-ESTALE, true},
+        {-EIO, false}, {-ETIMEDOUT, false}, {-EAGAIN, false}, {-EHOSTUNREACH, false}, {-EINTR, false}, {-ENOMEM, false},
     };
     struct fs *fs = *state;
 
@@ -493,7 +493,8 @@ static void test_queue_goes_on(void **state)
 static void test_counted(void **state)
 {
     struct fs *fs = *state;
-    struct handle *a = open_value(fs, O_RDWR, "a"), *b = open_value(fs, O_RDONLY, "b"), *c = open_value(fs, O_RDWR, NULL);
+    struct handle *a = open_value(fs, O_RDWR, "a"), *b = open_value(fs, O_RDONLY, "b"),
+                  *c = open_value(fs, O_RDWR, NULL);
 
     assert_true(handle_writes(a));
     assert_false(handle_writes(b));

@@ -466,7 +466,8 @@ static void test_move(void **state)
 static void test_move_a_directory(void **state)
 {
     struct fixture *f = *state;
-    struct inode *old = get_dir(f, f->kv, "old"), *dir = get_dir(f, old, "dir"), *file = get_in(f, dir, "f", 7, "v", true);
+    struct inode *old = get_dir(f, f->kv, "old"), *dir = get_dir(f, old, "dir"),
+                 *file = get_in(f, dir, "f", 7, "v", true);
 
     inode_unref(&f->table, old);
     assert_int_equal(inode_move(&f->table, dir, f->kv, "new"), 0);
@@ -485,8 +486,8 @@ static void test_move_detached(void **state)
     struct inode *v3 = get_in(f, from, "a", 3, "3", true), *other = get_in(f, from, "b", 1, "1", true);
 
     inode_detach(&f->table, other);
-    assert_false(inode_move_detached(&f->table, to, "a", from, "z"));     /* none there */
-    assert_false(inode_move_detached(&f->table, from, "ab", to, "z"));    /* nor here */
+    assert_false(inode_move_detached(&f->table, to, "a", from, "z"));      /* none there */
+    assert_false(inode_move_detached(&f->table, from, "ab", to, "z"));     /* nor here */
     assert_false(inode_move_detached(&f->table, from, "b", from, "none")); /* one that the kernel does not know */
     expect_path(f, other, &kv_kind, "from/none");
 

@@ -102,12 +102,9 @@ static void test_values(void **state)
         const char *object, *value;
         size_t len;
     } cases[] = {
-        {"{\"Key\":\"k\",\"Value\":null}", "", 0},
-        {"{\"Key\":\"k\"}", "", 0},
-        {"{\"Key\":\"k\",\"Value\":\"\"}", "", 0},
-        {"{\"Key\":\"k\",\"Value\":\"YQ==\"}", "a", 1},
-        {"{\"Key\":\"k\",\"Value\":\"YWI=\"}", "ab", 2},
-        {"{\"Key\":\"k\",\"Value\":\"YWJj\"}", "abc", 3},
+        {"{\"Key\":\"k\",\"Value\":null}", "", 0},       {"{\"Key\":\"k\"}", "", 0},
+        {"{\"Key\":\"k\",\"Value\":\"\"}", "", 0},       {"{\"Key\":\"k\",\"Value\":\"YQ==\"}", "a", 1},
+        {"{\"Key\":\"k\",\"Value\":\"YWI=\"}", "ab", 2}, {"{\"Key\":\"k\",\"Value\":\"YWJj\"}", "abc", 3},
     };
 
     (void)state;
@@ -297,8 +294,8 @@ static void test_unchanged_is_shared(void **state)
         decode("[" ENTRY("a", "YQ==", "1") "," ENTRY("c", "YQ==", "2") "," ENTRY("d", "YQ==", "3") "]", NULL, &old), 0);
 
     /* Another value of one, one gone, some new; out of order. */
-    assert_int_equal(decode("[" ENTRY("e", "YQ==", "9") "," ENTRY("a", "YQ==", "1") "," ENTRY("d", "Yg==", "8") ","
-                                ENTRY("b", "YQ==", "7") "]",
+    assert_int_equal(decode("[" ENTRY("e", "YQ==", "9") "," ENTRY("a", "YQ==", "1") "," ENTRY(
+                                "d", "Yg==", "8") "," ENTRY("b", "YQ==", "7") "]",
                             &old, &list),
                      0);
     expect_keys(&list, "a b d e");
@@ -386,10 +383,10 @@ static void test_lookup(void **state)
         size_t at;
         bool there;
     } cases[] = {
-        {"", 0, false},     {"a", 0, true},      {"a\x01", 1, false}, {"a-", 1, true},     {"a-a", 2, false},
-        {"a/", 2, true},    {"a/a", 3, false},   {"a/b", 3, true},    {"a/b/", 4, false},  {"a/b/c", 4, true},
-        {"a/b/d", 5, true}, {"a/b/d0", 6, false}, {"a/c", 6, false},   {"a0", 6, true},     {"a1", 7, false},
-        {"b", 7, true},     {"b0", 8, false},    {"z", 8, true},      {"z/", 9, false},    {"\xff", 9, false},
+        {"", 0, false},     {"a", 0, true},       {"a\x01", 1, false}, {"a-", 1, true},    {"a-a", 2, false},
+        {"a/", 2, true},    {"a/a", 3, false},    {"a/b", 3, true},    {"a/b/", 4, false}, {"a/b/c", 4, true},
+        {"a/b/d", 5, true}, {"a/b/d0", 6, false}, {"a/c", 6, false},   {"a0", 6, true},    {"a1", 7, false},
+        {"b", 7, true},     {"b0", 8, false},     {"z", 8, true},      {"z/", 9, false},   {"\xff", 9, false},
     };
     struct consul_kv_list list;
 
@@ -577,8 +574,7 @@ static void test_txn_text(void **state)
          "[{\"KV\":{\"Verb\":\"delete-cas\",\"Key\":\"k\",\"Index\":18446744073709551615}}]"},
         {{.verb = CONSUL_KV_CHECK_INDEX, .key = "k", .index = 5},
          "[{\"KV\":{\"Verb\":\"check-index\",\"Key\":\"k\",\"Index\":5}}]"},
-        {{.verb = CONSUL_KV_CHECK_NOT_EXISTS, .key = "k"},
-         "[{\"KV\":{\"Verb\":\"check-not-exists\",\"Key\":\"k\"}}]"},
+        {{.verb = CONSUL_KV_CHECK_NOT_EXISTS, .key = "k"}, "[{\"KV\":{\"Verb\":\"check-not-exists\",\"Key\":\"k\"}}]"},
     };
 
     (void)state;
@@ -597,8 +593,20 @@ static void test_txn_text(void **state)
 static void test_txn_escaping(void **state)
 {
     static const char *const keys[] = {
-        "\"",          "\\",           "\\\"",           "a\\u0041", "\x01\x02\x1f", "\b\f\n\r\t", "\x7f",
-        "</script>",   "\xc3\xbc\xe2\x82\xac", "\xf0\x9f\x90\xb3", "{\"KV\":1}", "a/b c",        "'",         "",
+        "\"",
+        "\\",
+        "\\\"",
+        "a\\u0041",
+        "\x01\x02\x1f",
+        "\b\f\n\r\t",
+        "\x7f",
+        "</script>",
+        "\xc3\xbc\xe2\x82\xac",
+        "\xf0\x9f\x90\xb3",
+        "{\"KV\":1}",
+        "a/b c",
+        "'",
+        "",
         "//../.",
     };
 

@@ -68,8 +68,12 @@ static void test_flags(void **state)
         int flags;
         bool has;
     } cases[] = {
-        {O_RDONLY, false}, {O_WRONLY, true},           {O_RDWR, true},
-        {O_PATH, false},   {O_WRONLY | O_APPEND, true}, {O_RDONLY | O_NONBLOCK, false},
+        {O_RDONLY, false},
+        {O_WRONLY, true},
+        {O_RDWR, true},
+        {O_PATH, false},
+        {O_WRONLY | O_APPEND, true},
+        {O_RDONLY | O_NONBLOCK, false},
     };
     const struct file *file = *state;
 
