@@ -134,7 +134,7 @@ int handle_write(struct handle *handle, const char *data, size_t len, uint64_t o
 
     pthread_mutex_lock(&handle->lock);
     r = handle->refused ? handle->refused : load(handle);
-    if (r == 0 && handle_appends(handle))
+    if (r == 0 && handle->flags & O_APPEND)
         offset = handle->len;
     if (r == 0 && (len > max || offset > max - len))
         r = -EFBIG;
@@ -148,12 +148,36 @@ int handle_write(struct handle *handle, const char *data, size_t len, uint64_t o
     return r;
 }
 
-int handle_truncate(struct handle *handle, uint64_t len, size_t max)
+/* What was to be appended becomes a part of the value that is about to be cut. */
+static int begin_rewrite(struct handle *handle)
 {
+    char *appended = handle->data;
+    size_t len = handle->len;
     int r;
 
+    handle->data = NULL;
+    handle->len = handle->cap = 0;
+    handle->rewrites = true;
+    r = load(handle);
+    if (r == 0 && len > 0)
+        r = reserve(handle, handle->len + len);
+    if (r == 0 && len > 0) {
+        memcpy(handle->data + handle->len, appended, len);
+        handle->len += len;
+    }
+    free(appended);
+    return r;
+}
+
+int handle_truncate(struct handle *handle, uint64_t len, size_t max)
+{
+    int r = 0;
+
     pthread_mutex_lock(&handle->lock);
-    r = resize(handle, len, max);
+    if (handle_appends(handle))
+        r = begin_rewrite(handle);
+    if (r == 0)
+        r = resize(handle, len, max);
     if (r == 0) {
         handle->dirty = true;
         handle->refused = 0; /* another value */

@@ -29,6 +29,7 @@ struct handle {
     char *data;              /* the value being written, or with O_APPEND the new bytes; NULL: no change */
     size_t len, cap;
     bool replaces; /* opened with O_TRUNC, or created: the old value does not matter */
+    bool rewrites; /* opened with O_APPEND, but truncated since: the whole value is stored */
     bool dirty;    /* data (or its absence) is to be stored */
     bool stored_by_write;
     int refused;  /* why nothing of this descriptor will be stored any more; 0 */
@@ -42,10 +43,10 @@ void handle_unref(struct handle *handle); /* NULL is fine */
 /* Frees those that the kernel did not release before the mount ended. No other thread may be left. */
 void handle_free_all(struct fs *fs);
 
-/* What is written goes behind what is there at that moment. Constant once it is open. */
+/* What is written goes behind what is there at that moment. handle.lock, or the right to store, is held. */
 static inline bool handle_appends(const struct handle *handle)
 {
-    return handle->flags & 02000 /* O_APPEND */ && !handle->replaces;
+    return handle->flags & 02000 /* O_APPEND */ && !handle->replaces && !handle->rewrites;
 }
 
 static inline bool handle_writes(const struct handle *handle) { return (handle->flags & 3 /* O_ACCMODE */) != 0; }

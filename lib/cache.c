@@ -269,7 +269,8 @@ static bool end_watch(struct consul_resource *resource)
         return false;
     if (resource->watch)
         http_cancel(cache->http, resource->watch);
-    resource->watch = NULL; /* on_watch sees that it is no longer ours */
+    resource->watch = NULL;   /* on_watch sees that it is no longer ours */
+    resource->refetch_ns = 0; /* what was due was due to the watch */
     resource->watch_paused = false;
     resource->state = WATCH_NONE;
     resource->good_ns = consul_now_ns();
@@ -446,7 +447,7 @@ static void on_get(struct http_request *request)
     struct cache *cache = resource->cache;
     struct consul_snapshot *snapshot = NULL;
     struct consul_waiter *woken = NULL;
-    bool changed = false, ended = false;
+    bool changed = false, ended = false, closing;
     int err = decode_answer(resource, request, &snapshot);
 
     cache_note_contact(cache, request, err);
@@ -473,6 +474,7 @@ static void on_get(struct http_request *request)
         ; /* who waits now began after this request was sent, or changed the resource himself */
     else
         woken = waiters_take(resource);
+    closing = cache->closing;
     pthread_mutex_unlock(&cache->lock);
 
     if (changed)
@@ -480,7 +482,7 @@ static void on_get(struct http_request *request)
     if (ended)
         tell(cache, resource, CONSUL_WATCH_ENDED);
     tell_ended(cache, loser);
-    waiters_wake(woken, cache->closing ? -ECANCELED : 0);
+    waiters_wake(woken, closing ? -ECANCELED : 0);
     consul_resource_unref(resource);
     http_request_free(request);
 }

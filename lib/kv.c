@@ -70,7 +70,12 @@ static int rewrite_large_flags(const char *body, struct consul_buf *buf)
         uint64_t flags;
 
         found += sizeof(name) - 1;
+        if (*found < '0' || *found > '9')
+            return -EINVAL;
+        errno = 0;
         flags = strtoull(found, &end, 10);
+        if (errno != 0)
+            return -EINVAL;
         r = consul_buf_append(buf, body, (size_t)(found - body));
         if (r == 0)
             r = consul_buf_printf(buf, "%" PRId64, (int64_t)flags);

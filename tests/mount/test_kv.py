@@ -217,6 +217,17 @@ def test_exclusive_creation_has_one_winner_among_mounts(mount, agent):
         assert len(winners) == 1
 
 
+def test_truncating_what_is_appended_to(mnt, agent):
+    agent.kv_set("log", b"value")
+    with opened(mnt / "kv/log", os.O_RDWR | os.O_APPEND) as fd:
+        os.ftruncate(fd, 3)
+        os.write(fd, b"!")
+    assert agent.kv_get("log") == b"val!"
+    with open(mnt / "kv/log", "a+") as log:
+        log.truncate(0)
+    assert agent.kv_get("log") == b""
+
+
 def test_append(mnt, agent):
     sh("echo one >> log; echo two >> log", cwd=mnt / "kv")
     assert agent.kv_get("log") == b"one\ntwo\n"
