@@ -267,6 +267,10 @@ struct inode *inode_get(struct inode_table *table, struct inode *parent, const c
     pthread_mutex_lock(&table->lock);
     inode = find(table, parent, name);
     if (inode && stands_for(inode, kind, content)) {
+        if (content && !inode->content) { /* created here, and stored a moment ago */
+            inode->content = content_ref(content);
+            inode->mtime_ns = mtime_ns;
+        }
         inode->refs++;
         *ret_new = false;
     } else {

@@ -119,9 +119,10 @@ static bool begins_with(const struct consul_kv_entry *entry, const char *prefix,
 
 /* ---- which resource shows a directory --------------------------------------------------------------------------- */
 
-static int read_tree(struct op *op, const char *prefix, size_t len, size_t max, struct consul_snapshot **ret_snapshot)
+static int read_tree_by(struct op *op, const char *query, const char *prefix, size_t len, size_t max,
+                        struct consul_snapshot **ret_snapshot)
 {
-    char *url = url_of(prefix, len, "?recurse");
+    char *url = url_of(prefix, len, query);
     int r;
 
     if (!url)
@@ -130,6 +131,11 @@ static int read_tree(struct op *op, const char *prefix, size_t len, size_t max, 
     r = op_read(op, url, CONSUL_KV, CONSUL_BLOCKS | (len == 0 ? CONSUL_WATCH_EMPTY : 0), max, ret_snapshot);
     free(url);
     return r;
+}
+
+static int read_tree(struct op *op, const char *prefix, size_t len, size_t max, struct consul_snapshot **ret_snapshot)
+{
+    return read_tree_by(op, "?recurse", prefix, len, max, ret_snapshot);
 }
 
 static int read_names(struct op *op, const char *prefix, size_t max, struct consul_snapshot **ret_snapshot)
@@ -172,7 +178,8 @@ static int read_cover(struct op *op, const char *prefix, struct consul_snapshot 
         if (i > 0 && prefix[i - 1] != '/')
             continue;
         if (!is_plain(prefix, i)) {
-            r = read_tree(op, prefix, last, LARGE, ret_snapshot);
+            /* A resource of its own: the small one's maximum is not to grow with it. */
+            r = read_tree_by(op, "?recurse=whole", prefix, last, LARGE, ret_snapshot);
             *ret_covered = last;
             return r;
         }
@@ -223,7 +230,7 @@ static int find_in_cover(const struct consul_snapshot *snapshot, const char *key
         return 0;
     if (!entry || (is_marker && entry->value_len == 0)) /* an empty folder marker is only the directory's */
         return -ENOENT;
-    return is_value && !below ? -ENOENT : 0;
+    return 0; /* %value also where the prefix has just lost its last key: who is in the directory still removes it */
 }
 
 /* Keys come sorted. */
@@ -338,7 +345,7 @@ static int find_dir(struct op *op, struct inode *dir, const char *name, struct f
     int r = find_place(op, dir, name, &place);
 
     if (r == 0 && !place.is_dir)
-        r = -ENOENT;
+        return -ENOENT;
     if (r == 0)
         ret_found->mtime_ns = place.seen_ns;
     if (r == -ENOENT && op->pid != 0) {
@@ -876,21 +883,45 @@ static int begin_rename(struct op *op, const struct consul_kv_entry *entry, cons
     return r == -EFBIG ? -EXDEV : r; /* does not fit a transaction: mv copies */
 }
 
+/* A value too large for a transaction: the new key is stored first, then the old one goes if it still is the same. */
+static int continue_in_two_steps(struct op *op, const char *key, uint64_t index)
+{
+    struct consul_kv_op kv = {.verb = CONSUL_KV_DELETE_CAS, .key = key, .index = index};
+
+    return op_kv_txn(op, NULL, &kv, 1);
+}
+
+static int begin_in_two_steps(struct op *op, const struct consul_kv_entry *entry, const char *new_key, unsigned flags)
+{
+    struct consul_kv_op kv = {
+        .verb = flags & RENAME_NOREPLACE ? CONSUL_KV_CAS : CONSUL_KV_SET,
+        .key = new_key,
+        .value = consul_kv_value(entry),
+        .value_len = entry->value_len,
+        .flags = entry->flags,
+    };
+
+    op->in_two_steps = true;
+    return op_kv_txn(op, NULL, &kv, 1);
+}
+
 static int rename_file(struct op *op, struct inode *dir, const char *name, struct inode *new_dir, const char *new_name,
                        unsigned flags)
 {
+    bool between = op->in_two_steps && op->stage == 1 && op->result == 0;
     struct place place = {0};
     char *new_key;
     int r;
 
     if (flags & ~(unsigned)RENAME_NOREPLACE)
         return -EINVAL;
-    if (op->stage > 0) {
+    if (op->stage > 0 && !between) {
         if (op->result != -ESTALE || op->attempts >= CONFLICTS_MAX) {
             if (op->result == 0)
                 emptied(op, dir);
             return op->result;
         }
+        op->in_two_steps = false;
         distrust(op);
     }
     r = find_place(op, dir, name, &place);
@@ -898,10 +929,14 @@ static int rename_file(struct op *op, struct inode *dir, const char *name, struc
         return r;
     if (place.is_dir)
         return -EXDEV;
+    if (between)
+        return continue_in_two_steps(op, consul_kv_key(place.entry), place.entry->modify_index);
     r = key_of_file(op, new_dir, new_name, &new_key);
     if (r < 0)
         return r;
     r = begin_rename(op, place.entry, new_key, flags);
+    if (r == -EXDEV)
+        r = begin_in_two_steps(op, place.entry, new_key, flags);
     free(new_key);
     return r;
 }

@@ -388,10 +388,13 @@ static void on_kv_done(void *arg, const struct consul_answer *answer, struct con
 
     if (answer->err < 0 && answer->err != -ESTALE && answer->err != -EEXIST && answer->err != -ENOENT)
         note_refusal(op, answer);
-    consul_kv_entry_unref(op->stored);
-    op->stored = NULL;
-    for (size_t i = 0; i < n && !op->stored; i++)
-        op->stored = entries[i] ? consul_kv_entry_ref(entries[i]) : NULL;
+    for (size_t i = 0; i < n; i++) {
+        if (entries[i]) { /* the first; what an earlier step stored stays if this one stores nothing */
+            consul_kv_entry_unref(op->stored);
+            op->stored = consul_kv_entry_ref(entries[i]);
+            break;
+        }
+    }
     end_call(op, answer);
     drive(op);
 }

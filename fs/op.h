@@ -48,9 +48,10 @@ struct op {
     unsigned attempts;
     unsigned patience_ms; /* not 0: reading gives up (-ETIMEDOUT) after so long, and the operation goes on */
     bool gave_up;
-    bool stored_done; /* the node kind's store has succeeded */
-    int store_error;  /* or why it has not */
-    void *state;      /* of the node kind's own function */
+    bool stored_done;  /* the node kind's store has succeeded */
+    bool in_two_steps; /* a rename that does not fit a transaction */
+    int store_error;   /* or why it has not */
+    void *state;       /* of the node kind's own function */
     void (*state_free)(void *state);
     void (*cleanup)(struct op *op); /* called when it ends, however it ends */
 

@@ -45,6 +45,7 @@
 /* A watched answer of more than this is not fetched again at once: its prefix may change faster than it can be read. */
 #define LARGE_ANSWER (64 * 1024)
 #define NS_PER_LARGE_BYTE 50
+#define COSTS_BETWEEN_CHANGES 4
 
 static void tell(const struct cache *cache, struct consul_resource *resource, enum consul_change change)
 {
@@ -204,7 +205,8 @@ static int start_get(struct consul_resource *resource)
     resource->get = request;
     resource->get_since_ns = consul_now_ns();
     resource->get_again = false;
-    resource->refetch_ns = 0;
+    if (!resource->watch_paused) /* else it says when the blocking query goes on */
+        resource->refetch_ns = 0;
     resource->refs++; /* the request's */
     http_submit(cache->http, request);
     return 0;
@@ -502,6 +504,22 @@ static void watch_broke(struct consul_resource *resource, const struct http_requ
     set_timer(cache, resource->broken_ns + BROKEN_GRACE);
 }
 
+/* What fetching the resource once more costs, roughly. */
+static uint64_t fetch_cost_ns(const struct consul_resource *resource)
+{
+    return resource->snapshot->len * NS_PER_LARGE_BYTE;
+}
+
+/* A large answer that changes again within a few times its cost is not fetched again for each change. */
+static bool changes_too_fast(struct consul_resource *resource, uint64_t now)
+{
+    uint64_t before = resource->changed_ns;
+
+    resource->changed_ns = now;
+    return resource->snapshot->len > LARGE_ANSWER && before &&
+           now - before < COSTS_BETWEEN_CHANGES * fetch_cost_ns(resource);
+}
+
 static void on_watch(struct http_request *request)
 {
     struct consul_resource *resource = request->arg;
@@ -539,9 +557,9 @@ static void on_watch(struct http_request *request)
     changed = accept(resource, snapshot, request->sent_ns, request->done_ns);
     if (!worth_watching(resource)) {
         ended = end_watch(resource);
-    } else if (pause_ms > 0 || (changed && resource->snapshot->len > LARGE_ANSWER)) {
+    } else if (pause_ms > 0 || (changed && changes_too_fast(resource, request->done_ns))) {
         resource->watch_paused = true;
-        resource->refetch_ns = consul_now_ns() + pause_ms * MS + resource->snapshot->len * NS_PER_LARGE_BYTE;
+        resource->refetch_ns = consul_now_ns() + pause_ms * MS + fetch_cost_ns(resource);
         set_timer(cache, resource->refetch_ns);
     } else if (start_blocking_query(resource) < 0) {
         ended = end_watch(resource);
@@ -764,6 +782,24 @@ static void sweep(struct cache *cache, uint64_t now, struct consul_resource **en
     }
 }
 
+/* cache.lock is held. Consul has been away for longer than stale= allows. */
+static bool is_strict_and_alone(const struct cache *cache, uint64_t now)
+{
+    return cache->disconnected_ns && cache->options.stale_ms != CONSUL_STALE_FOREVER && cache->watches > 0 &&
+           now >= cache->disconnected_ns + cache->options.stale_ms * MS;
+}
+
+/* cache.lock is held. Nothing may rely on a blocking query that will not be answered. */
+static void end_all(struct cache *cache, struct consul_resource **ended, size_t max, size_t *n)
+{
+    for (struct consul_resource *r = cache->all; r && *n < max; r = r->next) {
+        if (end_watch(r)) {
+            r->refs++;
+            ended[(*n)++] = r;
+        }
+    }
+}
+
 uint64_t cache_tick(void *arg, uint64_t now)
 {
     struct cache *cache = arg;
@@ -776,6 +812,8 @@ uint64_t cache_tick(void *arg, uint64_t now)
     overdue = take_overdue(cache, now);
     if (cache->timer_ns && cache->timer_ns <= now)
         cache->timer_ns = run_timers(cache, now, ended, sizeof(ended) / sizeof(*ended), &n);
+    if (is_strict_and_alone(cache, now))
+        end_all(cache, ended, sizeof(ended) / sizeof(*ended), &n);
     if (cache->swept_ns + SWEEP_EVERY <= now)
         sweep(cache, now, ended, sizeof(ended) / sizeof(*ended), &n);
     pthread_mutex_unlock(&cache->lock);
@@ -788,6 +826,9 @@ uint64_t cache_tick(void *arg, uint64_t now)
     next = cache->swept_ns + SWEEP_EVERY;
     if (cache->timer_ns && cache->timer_ns < next)
         next = cache->timer_ns;
+    if (cache->disconnected_ns && cache->options.stale_ms != CONSUL_STALE_FOREVER && cache->watches > 0 &&
+        cache->disconnected_ns + cache->options.stale_ms * MS < next)
+        next = cache->disconnected_ns + cache->options.stale_ms * MS;
     if (cache->soonest && cache->soonest->deadline_ns < next)
         next = cache->soonest->deadline_ns;
     pthread_mutex_unlock(&cache->lock);

@@ -41,6 +41,7 @@ struct consul_resource {
     uint64_t floor_ns;            /* the same, also when Consul is away: a write was told to have succeeded */
     uint64_t good_ns;             /* the snapshot was last known to be current */
     uint64_t used_ns;
+    uint64_t changed_ns; /* a blocking query last brought something new */
     int error;
     uint64_t error_ns;
     uint64_t too_big_until_ns, too_big_pause_ns;

@@ -1,6 +1,7 @@
 """Fixtures: a shared agent, agents of a test's own, mounts, proxies, health servers."""
 
 import shutil
+import signal
 import threading
 
 import pytest
@@ -12,6 +13,9 @@ from harness.health import HealthServer  # noqa: E402
 from harness.mount import BINARY, Mount  # noqa: E402
 from harness.proxy import Proxy  # noqa: E402
 from harness.wait import wait_until  # noqa: E402
+
+# A shell starts its background jobs with SIGINT ignored, and what we start would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A test that hangs does so inside the mount; ending the daemon ends the hang with an error on the line that hung.
 TEST_TIMEOUT = 90

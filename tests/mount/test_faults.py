@@ -188,6 +188,25 @@ def test_stale_forever(mount, own_agent):
     assert len(mnt.log.splitlines()) < 5, "one line says it"
 
 
+def test_stale_0_knows_at_once_that_a_frozen_agent_is_gone(mount, own_agent):
+    """No connection breaks: the first request that is not answered tells, not the blocking queries' own time-out."""
+    mnt = mount(own_agent, timeout=1, stale=0)
+    mnt.expect_log()
+    warm(mnt)
+    own_agent.pause()
+    with fails_with(*NO_ANSWER):
+        os.stat(mnt / "services/cold")
+
+    def refused():
+        try:
+            (mnt / "kv/hot/a").read_bytes()
+        except OSError as error:
+            return error.errno in NO_ANSWER
+        return False
+
+    wait_until(refused, "what is old is refused", timeout=3)
+
+
 def test_stale_0_is_strict(mount, own_agent):
     mnt = mount(own_agent, timeout=2, stale=0)
     mnt.expect_log()

@@ -1,5 +1,6 @@
 """What changes in Consul is seen at once, and when nothing changes nothing is asked."""
 
+import contextlib
 import concurrent.futures
 import errno
 import os
@@ -266,3 +267,24 @@ def test_absent_key_is_asked_for_once(mount, agent, proxy):
                 os.stat(mnt / "kv/d/absent")
 
     wait_watched(proxy, miss)
+
+
+def test_refused_write_does_not_end_the_watch_of_a_large_store(mnt, agent):
+    """A large answer is not fetched again at once; what happens in that pause must not make it last for ever."""
+    for n in range(2):
+        agent.kv_set(f"big/{n}", b"x" * 300_000)
+    agent.kv_set("key", b"0")
+    for n in range(8):
+        fd = os.open(mnt / "kv/key", os.O_RDWR)
+        try:
+            os.read(fd, 10)
+            agent.kv_set("key", b"theirs")
+            time.sleep(n * 0.004)
+            with contextlib.suppress(OSError):
+                os.pwrite(fd, b"ours", 0)
+            with contextlib.suppress(OSError):
+                (mnt / "kv/key").read_bytes()
+        finally:
+            os.close(fd)
+        agent.kv_set("key", b"%d" % n)
+        wait_equal((mnt / "kv/key").read_bytes, b"%d" % n)

@@ -470,6 +470,22 @@ def test_directory_vanishes_with_its_last_key(mnt, agent):
 # Renaming
 
 
+def test_rename_of_a_value_too_large_for_a_transaction(mnt, agent):
+    big = b"x" * 500_000
+    (mnt / "kv/a").write_bytes(big)
+    (mnt / "kv/b").write_bytes(b"old")
+    os.rename(mnt / "kv/a", mnt / "kv/b")
+    assert agent.kv_keys() == ["b"] and agent.kv_get("b") == big
+    assert (mnt / "kv/b").read_bytes() == big
+
+
+def test_rm_of_a_key_that_is_a_prefix_and_what_is_below(mnt, agent):
+    agent.kv_set("a", b"value")
+    agent.kv_set("a/x", b"")
+    sh("rm a/*", cwd=mnt / "kv")
+    assert agent.kv_keys() == []
+
+
 def test_rename(mnt, agent):
     agent.put("/v1/kv/a", b"value", flags=7)
     os.mkdir(mnt / "kv/d")
