@@ -269,13 +269,17 @@ static bool end_watch(struct consul_resource *resource)
 
     if (resource->state == WATCH_NONE)
         return false;
+    /* What it had was current until Consul went away, or is until now. */
+    if (resource->state == WATCH_LIVE)
+        resource->good_ns = cache->disconnected_ns ? cache->disconnected_ns : consul_now_ns();
+    else if (resource->broken_ns)
+        resource->good_ns = resource->broken_ns;
     if (resource->watch)
         http_cancel(cache->http, resource->watch);
     resource->watch = NULL;   /* on_watch sees that it is no longer ours */
     resource->refetch_ns = 0; /* what was due was due to the watch */
     resource->watch_paused = false;
     resource->state = WATCH_NONE;
-    resource->good_ns = consul_now_ns();
     cache->watches--;
     cache->ended++;
     return true;
