@@ -1,6 +1,7 @@
 #include "answer.h"
 
 #include "content.h"
+#include "name.h"
 #include "view.h"
 
 #include <errno.h>
@@ -84,4 +85,15 @@ char *answer_local_node(struct fs *fs)
     elsewhere = wanted && fs->agent.datacenter && strcmp(wanted, fs->agent.datacenter) != 0;
     pthread_mutex_unlock(&fs->agent.lock);
     return elsewhere ? NULL : fs_agent_node(fs);
+}
+
+int answer_list_name(struct op *op, struct lister *lister, const char *consul_name, const struct found *found)
+{
+    char name[NAME_SIZE];
+
+    if (name_encode(consul_name, strlen(consul_name), NULL, name) < 0) {
+        fs_name_left_out(op->fs);
+        return 0;
+    }
+    return lister->emit(lister, name, found);
 }

@@ -29,4 +29,7 @@ char *answer_local_node(struct fs *fs);
 /* The datacenter that the mount shows; the caller frees it. NULL while it is not known. */
 char *answer_datacenter(struct fs *fs);
 
+/* Lists `found` under the file name of a Consul name; one that cannot be a file name is left out and counted. */
+int answer_list_name(struct op *op, struct lister *lister, const char *consul_name, const struct found *found);
+
 #endif

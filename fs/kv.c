@@ -650,25 +650,30 @@ static int store(struct op *op, struct inode *dir, const char *name, const char 
     return r;
 }
 
-/* O_CREAT|O_EXCL: one of all hosts wins. */
-static int create_exclusive(struct op *op, struct inode *dir, const char *name)
+/* One operation without a value on the key of a file. */
+static int begin_on_key(struct op *op, struct inode *dir, const char *name, enum consul_kv_verb verb)
 {
-    struct consul_kv_op kv = {.verb = CONSUL_KV_CAS, .value = ""};
+    struct consul_kv_op kv = {.verb = verb, .value = ""};
     char *key;
-    int r;
+    int r = key_of_file(op, dir, name, &key);
 
-    if (op->stage > 0)
-        return op->result;
-    /* The directory's marker may be there, and is no file as long as it is empty: this is one when it is stored. */
-    if (strcmp(name, NAME_KV_EMPTY) == 0)
-        return 0;
-    r = key_of_file(op, dir, name, &key);
     if (r < 0)
         return r;
     kv.key = key;
     r = op_kv_txn(op, NULL, &kv, 1);
     free(key);
     return r;
+}
+
+/* O_CREAT|O_EXCL: one of all hosts wins. */
+static int create_exclusive(struct op *op, struct inode *dir, const char *name)
+{
+    if (op->stage > 0)
+        return op->result;
+    /* The directory's marker may be there, and is no file as long as it is empty: this is one when it is stored. */
+    if (strcmp(name, NAME_KV_EMPTY) == 0)
+        return 0;
+    return begin_on_key(op, dir, name, CONSUL_KV_CAS);
 }
 
 static size_t max_len(struct fs *fs) { return consul_kv_max_value(fs->consul); }
@@ -702,22 +707,12 @@ static void emptied(struct op *op, struct inode *dir)
 
 static int remove_file(struct op *op, struct inode *dir, const char *name)
 {
-    struct consul_kv_op kv = {.verb = CONSUL_KV_DELETE};
-    char *key;
-    int r;
-
     if (op->stage > 0) {
         if (op->result == 0)
             emptied(op, dir);
         return op->result;
     }
-    r = key_of_file(op, dir, name, &key);
-    if (r < 0)
-        return r;
-    kv.key = key;
-    r = op_kv_txn(op, NULL, &kv, 1);
-    free(key);
-    return r;
+    return begin_on_key(op, dir, name, CONSUL_KV_DELETE);
 }
 
 static char *marker_of(struct op *op, struct inode *dir, const char *name)

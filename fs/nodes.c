@@ -211,15 +211,10 @@ static int list_nodes(struct op *op, struct inode *dir, struct lister *lister)
     json_array_foreach(snapshot->json, i, object)
     {
         const char *node = json_string_value(json_object_get(object, "Node"));
-        char name[NAME_SIZE];
 
         if (!node)
             return -EIO;
-        if (name_encode(node, strlen(node), NULL, name) < 0) {
-            fs_name_left_out(op->fs);
-            continue;
-        }
-        r = lister->emit(lister, name, &found);
+        r = answer_list_name(op, lister, node, &found);
         if (r < 0)
             return r;
     }

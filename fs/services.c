@@ -85,13 +85,7 @@ static int list_catalog(struct op *op, struct lister *lister, const json_t *serv
 
     json_object_foreach((json_t *)services, service, tags)
     {
-        char name[NAME_SIZE];
-
-        if (name_encode(service, strlen(service), NULL, name) < 0) {
-            fs_name_left_out(op->fs);
-            continue;
-        }
-        r = lister->emit(lister, name, &found);
+        r = answer_list_name(op, lister, service, &found);
         if (r < 0)
             return r;
     }
