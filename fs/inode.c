@@ -7,9 +7,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Beyond what other file systems commonly use: process.c tells our files from theirs by it. */
+#define FIRST_NUMBER (1ull << 32)
+
 int inode_table_init(struct inode_table *table)
 {
-    *table = (struct inode_table){.bucket_n = 1024};
+    *table = (struct inode_table){.bucket_n = 1024, .last_number = FIRST_NUMBER};
     table->buckets = calloc(table->bucket_n, sizeof(*table->buckets));
     if (!table->buckets)
         return -ENOMEM;

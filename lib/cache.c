@@ -418,6 +418,7 @@ void cache_note_contact(struct cache *cache, const struct http_request *request,
             line = "Consul does not answer; what is known is served as stale= allows";
     } else if (!lost && cache->disconnected_ns != 0 && request->sent_ns >= cache->disconnected_ns) {
         cache->disconnected_ns = cache->disconnected_realtime_ns = 0;
+        cache->broke_all = false;
         line = cache->contacted ? "Consul answers again" : "Consul answers";
     }
     cache->contacted |= !lost;
@@ -786,22 +787,41 @@ static void sweep(struct cache *cache, uint64_t now, struct consul_resource **en
     }
 }
 
-/* cache.lock is held. Consul has been away for longer than stale= allows. */
-static bool is_strict_and_alone(const struct cache *cache, uint64_t now)
+/*
+ * cache.lock is held. When Consul has been away for longer than stale= allows, and for longer than a break that is
+ * nobody's business; UINT64_MAX: never.
+ */
+static uint64_t strict_end_ns(const struct cache *cache)
 {
-    return cache->disconnected_ns && cache->options.stale_ms != CONSUL_STALE_FOREVER && cache->watches > 0 &&
-           now >= cache->disconnected_ns + cache->options.stale_ms * MS;
+    uint64_t allowed = cache->options.stale_ms;
+
+    if (!cache->disconnected_ns || allowed == CONSUL_STALE_FOREVER || cache->broke_all)
+        return UINT64_MAX;
+    return cache->disconnected_ns + (allowed * MS < BROKEN_GRACE ? BROKEN_GRACE : allowed * MS);
 }
 
-/* cache.lock is held. Nothing may rely on a blocking query that will not be answered. */
-static void end_all(struct cache *cache, struct consul_resource **ended, size_t max, size_t *n)
+/* cache.lock is held. Nothing may rely on blocking queries that will not be answered; reconnecting goes on. */
+static void break_all(struct cache *cache, uint64_t now, struct consul_resource **ended, size_t max, size_t *n)
 {
-    for (struct consul_resource *r = cache->all; r && *n < max; r = r->next) {
-        if (end_watch(r)) {
-            r->refs++;
-            ended[(*n)++] = r;
-        }
+    struct consul_resource *r;
+
+    for (r = cache->all; r && *n < max; r = r->next) {
+        if (r->state != WATCH_LIVE)
+            continue;
+        if (r->watch)
+            http_cancel(cache->http, r->watch);
+        r->watch = NULL;
+        r->watch_paused = false;
+        r->state = WATCH_BROKEN;
+        r->broken_ns = 0;
+        r->good_ns = cache->disconnected_ns;
+        r->refetch_ns = now + consul_index_failed(&r->index, false, 0, (uint32_t)rand()) * MS;
+        set_timer(cache, r->refetch_ns);
+        r->refs++;
+        ended[(*n)++] = r;
+        cache->ended++;
     }
+    cache->broke_all = !r; /* else the rest at the next tick */
 }
 
 uint64_t cache_tick(void *arg, uint64_t now)
@@ -816,8 +836,8 @@ uint64_t cache_tick(void *arg, uint64_t now)
     overdue = take_overdue(cache, now);
     if (cache->timer_ns && cache->timer_ns <= now)
         cache->timer_ns = run_timers(cache, now, ended, sizeof(ended) / sizeof(*ended), &n);
-    if (is_strict_and_alone(cache, now))
-        end_all(cache, ended, sizeof(ended) / sizeof(*ended), &n);
+    if (strict_end_ns(cache) <= now)
+        break_all(cache, now, ended, sizeof(ended) / sizeof(*ended), &n);
     if (cache->swept_ns + SWEEP_EVERY <= now)
         sweep(cache, now, ended, sizeof(ended) / sizeof(*ended), &n);
     pthread_mutex_unlock(&cache->lock);
@@ -830,9 +850,8 @@ uint64_t cache_tick(void *arg, uint64_t now)
     next = cache->swept_ns + SWEEP_EVERY;
     if (cache->timer_ns && cache->timer_ns < next)
         next = cache->timer_ns;
-    if (cache->disconnected_ns && cache->options.stale_ms != CONSUL_STALE_FOREVER && cache->watches > 0 &&
-        cache->disconnected_ns + cache->options.stale_ms * MS < next)
-        next = cache->disconnected_ns + cache->options.stale_ms * MS;
+    if (strict_end_ns(cache) < next)
+        next = strict_end_ns(cache);
     if (cache->soonest && cache->soonest->deadline_ns < next)
         next = cache->soonest->deadline_ns;
     pthread_mutex_unlock(&cache->lock);

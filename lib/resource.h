@@ -75,6 +75,7 @@ struct cache {
     uint64_t swept_ns, disconnected_ns, disconnected_realtime_ns;
     uint64_t hits, misses, dropped, ended, stale_served, filtered, snapshot_bytes, waiters;
     bool known_leader, contacted;
+    bool broke_all; /* Consul has been away for longer than stale= allows, and every watch was given up */
     bool closing;
 };
 
