@@ -311,6 +311,9 @@ static void start(struct http *http, struct http_request *request)
     curl_easy_setopt(easy, CURLOPT_PROXY, "");          /* as the consul CLI on a loopback agent; never a surprise */
     curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 0L); /* a 301 of Go's mux names another key */
     curl_easy_setopt(easy, CURLOPT_PATH_AS_IS, 1L);
+    /* Newer servers close what is idle for 120 s. A request that meets such a close is sent again by curl, which for an
+     * append would be once too often. */
+    curl_easy_setopt(easy, CURLOPT_MAXAGE_CONN, 60L);
     curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L);
     curl_easy_setopt(easy, CURLOPT_TCP_KEEPIDLE, 30L);
     curl_easy_setopt(easy, CURLOPT_TCP_KEEPINTVL, 10L);
