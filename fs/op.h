@@ -37,8 +37,6 @@ struct op {
     off_t offset;
     size_t size;
     char *data; /* bytes to write */
-    struct stat attr;
-    int to_set;
 
     /* How far it got. */
     unsigned stage;

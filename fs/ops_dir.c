@@ -397,6 +397,15 @@ static bool is_unstored(struct op *op)
     return unstored;
 }
 
+/* r: what the node kind's own function said. */
+static int removed(struct op *op, int r)
+{
+    if (r < 0)
+        return r;
+    forget_name(op, true);
+    return reply_ok(op);
+}
+
 static int run_unlink(struct op *op)
 {
     int r = find_kind(op);
@@ -405,18 +414,7 @@ static int run_unlink(struct op *op)
         r = 0;
     else if (r == 0)
         r = op->kind->unlink ? op->kind->unlink(op, op->inode, op->name) : -EPERM;
-    if (r < 0)
-        return r;
-    forget_name(op, true);
-    return reply_ok(op);
-}
-
-void on_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
-{
-    struct op *op = begin(req, COUNT_UNLINK, parent, name, run_unlink);
-
-    if (op)
-        op_start(op);
+    return removed(op, r);
 }
 
 static int run_rmdir(struct op *op)
@@ -425,18 +423,25 @@ static int run_rmdir(struct op *op)
 
     if (r == 0)
         r = op->kind->rmdir ? op->kind->rmdir(op, op->inode, op->name) : -EPERM;
-    if (r < 0)
-        return r;
-    forget_name(op, true);
-    return reply_ok(op);
+    return removed(op, r);
+}
+
+static void begin_remove(fuse_req_t req, enum counter counter, fuse_ino_t parent, const char *name, op_run_fn *run)
+{
+    struct op *op = begin(req, counter, parent, name, run);
+
+    if (op)
+        op_start(op);
+}
+
+void on_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+    begin_remove(req, COUNT_UNLINK, parent, name, run_unlink);
 }
 
 void on_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-    struct op *op = begin(req, COUNT_RMDIR, parent, name, run_rmdir);
-
-    if (op)
-        op_start(op);
+    begin_remove(req, COUNT_RMDIR, parent, name, run_rmdir);
 }
 
 static int run_mkdir(struct op *op)

@@ -377,12 +377,9 @@ static struct consul_snapshot *peek_locked(struct consul_resource *resource)
 
 static int errno_of(const struct consul_resource *resource, const struct http_request *request)
 {
-    int err;
-
     if (resource->format == CONSUL_KV && request->net == CONSUL_NET_OK && request->status == 404)
         return 0;
-    err = http_errno(request);
-    return err;
+    return http_errno(request);
 }
 
 static int decode_answer(struct consul_resource *resource, const struct http_request *request,
