@@ -5,6 +5,7 @@
 #include "view.h"
 
 #include <errno.h>
+#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -76,16 +77,20 @@ char *answer_datacenter(struct fs *fs)
     return datacenter;
 }
 
-char *answer_local_node(struct fs *fs)
+bool answer_is_local(struct op *op)
 {
-    const char *wanted = fs->options->datacenter;
-    bool elsewhere;
+    const char *wanted = op_datacenter(op);
+    bool local;
 
-    pthread_mutex_lock(&fs->agent.lock);
-    elsewhere = wanted && fs->agent.datacenter && strcmp(wanted, fs->agent.datacenter) != 0;
-    pthread_mutex_unlock(&fs->agent.lock);
-    return elsewhere ? NULL : fs_agent_node(fs);
+    if (!wanted)
+        wanted = op->fs->options->datacenter;
+    pthread_mutex_lock(&op->fs->agent.lock);
+    local = !wanted || !op->fs->agent.datacenter || strcmp(wanted, op->fs->agent.datacenter) == 0;
+    pthread_mutex_unlock(&op->fs->agent.lock);
+    return local;
 }
+
+char *answer_local_node(struct op *op) { return answer_is_local(op) ? fs_agent_node(op->fs) : NULL; }
 
 int answer_list_name(struct op *op, struct lister *lister, const char *consul_name, const struct found *found)
 {
@@ -96,4 +101,38 @@ int answer_list_name(struct op *op, struct lister *lister, const char *consul_na
         return 0;
     }
     return lister->emit(lister, name, found);
+}
+
+/* ---- writing ----------------------------------------------------------------------------------------------------- */
+
+int answer_send(struct op *op, const char *method, const char *path, const char *name, const json_t *document)
+{
+    struct consul_request request = {.method = method, .intent = CONSUL_WRITE_STRICT};
+    char *whole = answer_path(path, name, ""), *body = document ? json_dumps(document, JSON_COMPACT) : NULL;
+    int r = whole && (body || !document) ? 0 : -ENOMEM;
+
+    if (r == 0) {
+        request.path = whole;
+        request.body = body;
+        request.body_len = body ? strlen(body) : 0;
+        r = op_request(op, &request);
+    }
+    free(whole);
+    free(body);
+    return r;
+}
+
+void answer_refuse(struct op *op, const char *path, const char *format, ...)
+{
+    va_list args;
+    char *why;
+    int len;
+
+    va_start(args, format);
+    len = vasprintf(&why, format, args);
+    va_end(args);
+    if (len < 0)
+        return;
+    refusals_add(&op->fs->refusals, "PUT", path, 0, why, (size_t)len);
+    free(why);
 }

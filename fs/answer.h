@@ -24,12 +24,25 @@ int answer_show_document(struct found *found, const struct consul_snapshot *snap
 int answer_list_document(struct op *op, struct lister *lister, int r, const char *name,
                          const struct consul_snapshot *snapshot, const json_t *json, const struct kind *kind);
 
-/* The node of this mount's agent, if what the mount shows is the agent's datacenter; the caller frees it. Or NULL. */
-char *answer_local_node(struct fs *fs);
+/*
+ * The node of this mount's agent, if what the operation is about is in the agent's datacenter; the caller frees it. Or
+ * NULL.
+ */
+char *answer_local_node(struct op *op);
+/* Whether what the operation is about is in the agent's own datacenter (as far as that is known). */
+bool answer_is_local(struct op *op);
 /* The datacenter that the mount shows; the caller frees it. NULL while it is not known. */
 char *answer_datacenter(struct fs *fs);
 
 /* Lists `found` under the file name of a Consul name; one that cannot be a file name is left out and counted. */
 int answer_list_name(struct op *op, struct lister *lister, const char *consul_name, const struct found *found);
+
+/*
+ * Sends a request whose body is the document (NULL: none), in the strict sense of CONSUL_WRITE_STRICT; `name` is
+ * appended to the path, percent-encoded. Parks, as op_request().
+ */
+int answer_send(struct op *op, const char *method, const char *path, const char *name, const json_t *document);
+/* Notes in .consulfs/errors why this mount refuses something by itself. */
+void answer_refuse(struct op *op, const char *path, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 #endif

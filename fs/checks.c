@@ -30,7 +30,7 @@ static int find_summary(struct op *op, struct inode *dir, const char *name, stru
 static int find_check(struct op *op, struct inode *dir, const char *name, struct found *found)
 {
     struct consul_snapshot *snapshot;
-    char id[NAME_SIZE], node[NAME_SIZE], *local = answer_local_node(op->fs);
+    char id[NAME_SIZE], node[NAME_SIZE], *local = answer_local_node(op);
     int r = view_owned_parse(name, local, NULL, id, node);
 
     free(local);
@@ -55,7 +55,7 @@ static int list_checks(struct op *op, struct inode *dir, struct lister *lister)
 
     if (r < 0)
         return r;
-    local = answer_local_node(op->fs);
+    local = answer_local_node(op);
     json_array_foreach(snapshot->json, i, check)
     {
         if (!json_is_string(json_object_get(check, "CheckID"))) {

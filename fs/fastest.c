@@ -376,7 +376,7 @@ int fastest_read(struct op *op, const char *service, enum fastest_form form, str
         reading.datacenter = strdup(reading.place.datacenter);
     else {
         reading.datacenter = answer_datacenter(op->fs);
-        local = answer_local_node(op->fs);
+        local = answer_local_node(op);
     }
     r = candidates_of(reading.place.snapshot->json, local, &reading.candidates);
     if (r == 0)

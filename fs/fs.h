@@ -7,6 +7,7 @@
 #ifndef CONSULFS_FS_H
 #define CONSULFS_FS_H
 
+#include "alias.h"
 #include "gate.h"
 #include "inode.h"
 #include "made.h"
@@ -75,6 +76,7 @@ struct fs {
     struct dir_handle *dirs; /* likewise */
     struct phantoms phantoms;
     struct made made;
+    struct aliases aliases;
     struct agent_facts agent;
     struct fastest *fastest;
     struct inode *top;                /* the root of all: the tree's own table */

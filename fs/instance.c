@@ -31,21 +31,6 @@ struct change {
     uint64_t until_ns;
 };
 
-void instance_refuse(struct op *op, const char *path, const char *format, ...)
-{
-    va_list args;
-    char *why;
-    int len;
-
-    va_start(args, format);
-    len = vasprintf(&why, format, args);
-    va_end(args);
-    if (len < 0)
-        return;
-    refusals_add(&op->fs->refusals, "PUT", path, 0, why, (size_t)len);
-    free(why);
-}
-
 static void change_free(void *arg)
 {
     struct change *change = arg;
@@ -200,7 +185,7 @@ static int prepare(struct op *op, const char *service, const char *id, const cha
     struct registration registration;
     struct consul_snapshot *snapshot = NULL;
     const json_t *current = NULL;
-    char *local = answer_local_node(op->fs), *why = NULL;
+    char *local = answer_local_node(op), *why = NULL;
     struct change *change;
     json_t *written;
     int r = 0;
@@ -217,7 +202,7 @@ static int prepare(struct op *op, const char *service, const char *id, const cha
     r = written ? view_registration(written, service, id, current, &registration, &why) : -EINVAL;
     json_decref(written);
     if (r == -EINVAL)
-        instance_refuse(op, register_path, "%s", why ? why : "not JSON");
+        answer_refuse(op, register_path, "%s", why ? why : "not JSON");
     free(why);
     change = r == 0 ? change_new(op, service) : NULL;
     if (r == 0 && !change) {
@@ -259,7 +244,7 @@ int instance_register(struct op *op, const char *service, const char *id, const 
 
     if (!change) {
         if (!fs_shows_agent(op->fs)) {
-            instance_refuse(op, register_path, "the agent is in another datacenter than the mount shows");
+            answer_refuse(op, register_path, "the agent is in another datacenter than the mount shows");
             return -EPERM;
         }
         r = prepare(op, service, id, data, len);
@@ -282,8 +267,8 @@ static int check_local(struct op *op, const char *id, const char *node)
     int r = answer_read(op, "/v1/agent/service/", id, "", 0, &snapshot);
 
     if (r == -ENOENT) {
-        instance_refuse(op, deregister_path, "\"%s\" of node \"%s\" is not registered with its agent: Consul keeps it",
-                        id, node);
+        answer_refuse(op, deregister_path, "\"%s\" of node \"%s\" is not registered with its agent: Consul keeps it",
+                      id, node);
         return -EPERM;
     }
     return r == -EINPROGRESS ? r : 0; /* whether it may be read does not matter */
@@ -293,9 +278,9 @@ static int check_foreign(struct op *op, const json_t *entry)
 {
     if (!view_has_live_agent(entry))
         return 0;
-    instance_refuse(op, catalog_deregister_path,
-                    "\"%s\" belongs to the agent of node \"%s\", which is alive: deregister it there",
-                    view_instance_id(entry), view_instance_node(entry));
+    answer_refuse(op, catalog_deregister_path,
+                  "\"%s\" belongs to the agent of node \"%s\", which is alive: deregister it there",
+                  view_instance_id(entry), view_instance_node(entry));
     return -EPERM;
 }
 
@@ -345,7 +330,7 @@ static int begin_deregistration(struct op *op, const char *service, const char *
     entry = view_find_instance(snapshot->json, id, node);
     if (!entry)
         return -ENOENT;
-    local = answer_local_node(op->fs);
+    local = answer_local_node(op);
     is_local = local && strcmp(local, node) == 0;
     free(local);
     r = is_local ? check_local(op, id, node) : check_foreign(op, entry);

@@ -23,7 +23,4 @@ int instance_register(struct op *op, const char *service, const char *id, const 
  */
 int instance_deregister(struct op *op, const char *service, const char *id, const char *node, const char *dir);
 
-/* Notes why this mount refuses something by itself. */
-void instance_refuse(struct op *op, const char *path, const char *format, ...) __attribute__((format(printf, 3, 4)));
-
 #endif

@@ -608,7 +608,7 @@ static int begin_append(struct op *op, struct inode *dir, const char *name, cons
         memcpy(value + kv.value_len, data, len);
     kv.value = value;
     kv.value_len += len;
-    r = op_kv_txn(op, NULL, &kv, 1);
+    r = op_kv_txn(op, &kv, 1);
     free(value);
     return r;
 }
@@ -623,7 +623,7 @@ static int begin_set(struct op *op, const char *key, const char *data, size_t le
         kv.verb = CONSUL_KV_CAS;
         kv.index = old ? old->modify_index : 0;
     }
-    return op_kv_txn(op, NULL, &kv, 1);
+    return op_kv_txn(op, &kv, 1);
 }
 
 static int store(struct op *op, struct inode *dir, const char *name, const char *data, size_t len)
@@ -660,7 +660,7 @@ static int begin_on_key(struct op *op, struct inode *dir, const char *name, enum
     if (r < 0)
         return r;
     kv.key = key;
-    r = op_kv_txn(op, NULL, &kv, 1);
+    r = op_kv_txn(op, &kv, 1);
     free(key);
     return r;
 }
@@ -747,7 +747,7 @@ static int make_dir(struct op *op, struct inode *dir, const char *name)
     if (!marker)
         return -EINVAL;
     kv.key = marker;
-    r = consul_kv_key_valid(marker, &plain) ? op_kv_txn(op, NULL, &kv, 1) : -EINVAL;
+    r = consul_kv_key_valid(marker, &plain) ? op_kv_txn(op, &kv, 1) : -EINVAL;
     free(marker);
     return r;
 }
@@ -847,11 +847,11 @@ static int remove_dir(struct op *op, struct inode *dir, const char *name)
         r = check_known_empty(op, marker);
         op->stage = r == 0 ? 1 : 0;
         if (r == 0)
-            r = op_kv_txn(op, NULL, &kv, 1);
+            r = op_kv_txn(op, &kv, 1);
     } else {
         r = check_empty(op, dir, name, marker);
         if (r == 0)
-            r = op_kv_txn(op, NULL, &kv, 1);
+            r = op_kv_txn(op, &kv, 1);
     }
     free(marker);
     return r;
@@ -873,7 +873,7 @@ static int begin_rename(struct op *op, const struct consul_kv_entry *entry, cons
          .flags = entry->flags},
         {.verb = CONSUL_KV_DELETE, .key = key},
     };
-    int r = op_kv_txn(op, NULL, ops, 3);
+    int r = op_kv_txn(op, ops, 3);
 
     return r == -EFBIG ? -EXDEV : r; /* does not fit a transaction: mv copies */
 }
@@ -883,7 +883,7 @@ static int continue_in_two_steps(struct op *op, const char *key, uint64_t index)
 {
     struct consul_kv_op kv = {.verb = CONSUL_KV_DELETE_CAS, .key = key, .index = index};
 
-    return op_kv_txn(op, NULL, &kv, 1);
+    return op_kv_txn(op, &kv, 1);
 }
 
 static int begin_in_two_steps(struct op *op, const struct consul_kv_entry *entry, const char *new_key, unsigned flags)
@@ -897,7 +897,7 @@ static int begin_in_two_steps(struct op *op, const struct consul_kv_entry *entry
     };
 
     op->in_two_steps = true;
-    return op_kv_txn(op, NULL, &kv, 1);
+    return op_kv_txn(op, &kv, 1);
 }
 
 static int rename_file(struct op *op, struct inode *dir, const char *name, struct inode *new_dir, const char *new_name,
@@ -977,7 +977,7 @@ static int begin_rename_dir(struct op *op, const struct consul_snapshot *snapsho
             (struct consul_kv_op){.verb = CONSUL_KV_DELETE_CAS, .key = key, .index = entry->modify_index};
     }
     if (r == 0)
-        r = op_kv_txn(op, NULL, ops, 2 * n);
+        r = op_kv_txn(op, ops, 2 * n);
     for (size_t i = 0; i < done; i++)
         free((char *)ops[2 * i].key);
     free(ops);

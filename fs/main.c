@@ -174,6 +174,7 @@ static int init_fs(struct fs *fs, struct options *options, const struct consul_c
     refusals_init(&fs->refusals);
     phantoms_init(&fs->phantoms);
     made_init(&fs->made);
+    aliases_init(&fs->aliases);
     agent_init(&fs->agent);
     r = inode_table_init(&fs->inodes);
     if (r == 0)
@@ -204,6 +205,7 @@ static void destroy_fs(struct fs *fs)
     consul_free(fs->consul);
     agent_destroy(&fs->agent);
     made_destroy(&fs->made);
+    aliases_destroy(&fs->aliases);
     phantoms_destroy(&fs->phantoms);
     refusals_destroy(&fs->refusals);
     pthread_mutex_destroy(&fs->open_lock);

@@ -6,6 +6,8 @@
 #include "op.h"
 
 #include "handle.h"
+#include "name.h"
+#include "tree.h"
 
 #include <errno.h>
 #include <fuse_lowlevel.h>
@@ -61,6 +63,7 @@ static void op_put(struct op *op)
     free(op->new_name);
     free(op->data);
     free(op->answer);
+    free(op->datacenter);
     pthread_mutex_destroy(&op->lock);
     free(op);
     atomic_fetch_sub(&fs->ops, 1);
@@ -191,6 +194,43 @@ static int make_interruptible(struct op *op)
     return interrupted ? -EINTR : 0;
 }
 
+/* ---- datacenters ------------------------------------------------------------------------------------------------- */
+
+const char *op_datacenter(struct op *op)
+{
+    char *name = NULL, datacenter[NAME_SIZE];
+
+    if (op->knows_datacenter || !op->inode)
+        return op->datacenter;
+    op->knows_datacenter = true;
+    if (inode_is_below(&op->fs->inodes, op->inode, &kind_datacenter, &name) && name &&
+        name_decode(name, NULL, datacenter, sizeof(datacenter)) == 0)
+        op->datacenter = strdup(datacenter);
+    free(name);
+    return op->datacenter;
+}
+
+/* The path with dc=, or NULL where it is right as it is. *ret_path is the caller's. */
+static int add_datacenter(struct op *op, const char *path, char **ret_path)
+{
+    const char *datacenter = op_datacenter(op);
+    char *encoded;
+    int len;
+
+    *ret_path = NULL;
+    if (!datacenter || strncmp(path, "/v1/agent/", 10) == 0 || strstr(path, "?dc=") || strstr(path, "&dc="))
+        return 0;
+    encoded = malloc(3 * strlen(datacenter) + 1);
+    if (!encoded)
+        return -ENOMEM;
+    consul_urlencode(datacenter, NULL, encoded);
+    len = asprintf(ret_path, "%s%cdc=%s", path, strchr(path, '?') ? '&' : '?', encoded);
+    free(encoded);
+    if (len < 0)
+        *ret_path = NULL;
+    return len < 0 ? -ENOMEM : 0;
+}
+
 /* ---- reading ----------------------------------------------------------------------------------------------------- */
 
 static void on_wake(struct consul_waiter *waiter, int err)
@@ -254,8 +294,8 @@ static int why_stale(struct consul_resource *resource)
 
 static uint64_t limit_ns(const struct op *op) { return op->fs->options->timeout_ms * MS + DEADLINE_SLACK_NS; }
 
-int op_read(struct op *op, const char *path, enum consul_format format, unsigned flags, size_t max,
-            struct consul_snapshot **ret_snapshot)
+static int read_path(struct op *op, const char *path, enum consul_format format, unsigned flags, size_t max,
+                     struct consul_snapshot **ret_snapshot)
 {
     struct consul_resource *resource;
     struct consul_snapshot *snapshot;
@@ -306,6 +346,18 @@ int op_read(struct op *op, const char *path, enum consul_format format, unsigned
     }
     *ret_snapshot = snapshot;
     return 0;
+}
+
+int op_read(struct op *op, const char *path, enum consul_format format, unsigned flags, size_t max,
+            struct consul_snapshot **ret_snapshot)
+{
+    char *there;
+    int r = add_datacenter(op, path, &there);
+
+    if (r == 0)
+        r = read_path(op, there ? there : path, format, flags, max, ret_snapshot);
+    free(there);
+    return r;
 }
 
 struct consul_resource *op_rests_on(const struct op *op)
@@ -372,14 +424,24 @@ static void on_answer(void *arg, const struct consul_answer *answer)
 
 int op_request(struct op *op, const struct consul_request *request)
 {
-    int r = begin_call(op);
+    struct consul_request sent = *request;
+    char *there;
+    int r = add_datacenter(op, request->path, &there);
 
     if (r < 0)
         return r;
-    r = consul_request(op->fs->consul, request, on_answer, op);
-    if (r < 0)
-        abort_call(op);
-    return r < 0 ? r : -EINPROGRESS;
+    if (there)
+        sent.path = there;
+    r = begin_call(op);
+    if (r == 0) {
+        r = consul_request(op->fs->consul, &sent, on_answer, op);
+        if (r < 0)
+            abort_call(op);
+        else
+            r = -EINPROGRESS;
+    }
+    free(there);
+    return r;
 }
 
 static void on_kv_done(void *arg, const struct consul_answer *answer, struct consul_kv_entry *const *entries, size_t n)
@@ -399,13 +461,13 @@ static void on_kv_done(void *arg, const struct consul_answer *answer, struct con
     drive(op);
 }
 
-int op_kv_txn(struct op *op, const char *datacenter, const struct consul_kv_op *ops, size_t n)
+int op_kv_txn(struct op *op, const struct consul_kv_op *ops, size_t n)
 {
     int r = begin_call(op);
 
     if (r < 0)
         return r;
-    r = consul_kv_txn(op->fs->consul, datacenter, ops, n, on_kv_done, op);
+    r = consul_kv_txn(op->fs->consul, op_datacenter(op), ops, n, on_kv_done, op);
     if (r < 0)
         abort_call(op);
     return r < 0 ? r : -EINPROGRESS;

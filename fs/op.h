@@ -32,6 +32,7 @@ struct op {
     struct inode *inode, *new_parent; /* new_parent: rename's, and where a file that is being stored stands */
     char *name, *new_name;
     const struct kind *kind; /* what was found under the name when it began */
+    const struct kind *row;  /* whose function runs */
     struct handle *handle;   /* counted */
     unsigned flags;          /* of open, rename */
     off_t offset;
@@ -55,6 +56,8 @@ struct op {
 
     /* private to op.c */
     pthread_mutex_t lock;
+    char *datacenter; /* see op_datacenter() */
+    bool knows_datacenter;
     uint32_t refs;
     bool interrupted; /* guarded by lock */
     bool calling;     /* guarded by lock: a request is under way that cannot be taken back */
@@ -84,6 +87,12 @@ void op_free(struct op *op);
  */
 int op_read(struct op *op, const char *path, enum consul_format format, unsigned flags, size_t max,
             struct consul_snapshot **ret_snapshot);
+/*
+ * The datacenter whose directory (below datacenters/) the operation is about, borrowed; NULL elsewhere in the tree.
+ * Paths of op_read() and op_request() get it as dc=, unless they have one already or are about the agent itself.
+ */
+const char *op_datacenter(struct op *op);
+
 /* The resource, borrowed, whose watch keeps true what this run has found out; NULL when there is no such one. */
 struct consul_resource *op_rests_on(const struct op *op);
 /* Forgets what was read, before something else is evaluated. */
@@ -94,7 +103,7 @@ void op_rest_on_nothing(struct op *op);
  * higher. A refusal is recorded in .consulfs/errors.
  */
 int op_request(struct op *op, const struct consul_request *request);
-int op_kv_txn(struct op *op, const char *datacenter, const struct consul_kv_op *ops, size_t n);
+int op_kv_txn(struct op *op, const struct consul_kv_op *ops, size_t n);
 /*
  * An operation that parks on its own account (it waits in a queue) may say so before: from then on an interrupt is
  * replied at once, and what runs when it is woken is only cleaning up. -EINTR: it was interrupted already.

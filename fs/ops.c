@@ -68,6 +68,8 @@ static mode_t mode_of(const struct fs *fs, const struct kind *kind)
 {
     mode_t mode = kind->mode & 07777, mask = fs->options->umask_given ? fs->options->umask : 022;
 
+    if (S_ISLNK(kind->mode))
+        return kind->mode;
     if (mode == 0644 || mode == 0755) /* for everybody, as far as umask= lets them */
         mode |= 0022;
     mode &= ~mask;
@@ -236,16 +238,43 @@ static void on_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
         op_start(op);
 }
 
+/* Times are not kept, but to some things a touch means something. */
+static int run_touch(struct op *op)
+{
+    const struct kind *kind = op->inode->kind;
+    int r = op->new_parent ? 0 : place_of(op->fs, op->inode, &op->new_parent, &op->new_name);
+
+    op->row = kind;
+    if (r == 0)
+        r = kind->touch(op, op->new_parent, op->new_name);
+    return r < 0 ? r : reply_attr(op, op->inode);
+}
+
+static void on_readlink(fuse_req_t req, fuse_ino_t ino)
+{
+    struct fs *fs = fs_of(req);
+    struct content *content = inode_content(&fs->inodes, inode_of(fs, ino));
+
+    if (content)
+        fuse_reply_readlink(req, content->data); /* a view's bytes end in a NUL */
+    else
+        fuse_reply_err(req, EINVAL);
+    content_unref(content);
+}
+
 /* Owner, mode and times are accepted without effect, as on vfat mounted quiet. */
 static void on_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set, struct fuse_file_info *fi)
 {
+    op_run_fn *run = run_getattr;
     struct op *op;
 
     if (to_set & FUSE_SET_ATTR_SIZE) {
         set_size(req, ino, (uint64_t)attr->st_size, fi);
         return;
     }
-    op = begin(req, COUNT_SETATTR, ino, NULL, run_getattr);
+    if (to_set & (FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_MTIME_NOW) && inode_of(fs_of(req), ino)->kind->touch)
+        run = run_touch;
+    op = begin(req, COUNT_SETATTR, ino, NULL, run);
     if (op)
         op_start(op);
 }
@@ -328,6 +357,7 @@ const struct fuse_lowlevel_ops consulfs_ops = {
     .forget_multi = on_forget_multi,
     .getattr = on_getattr,
     .setattr = on_setattr,
+    .readlink = on_readlink,
     .statfs = on_statfs,
     .ioctl = on_ioctl,
     .symlink = on_symlink,

@@ -36,6 +36,8 @@ void fill_entry(struct op *op, struct inode *inode, double entry_timeout, struct
 double entry_timeout(struct op *op, struct inode *inode);
 /* Replies and gives the caller's reference to the inode back. */
 int reply_entry(struct op *op, struct inode *inode, double timeout);
+/* The place of an inode, for functions that go by (directory, name). Both are the caller's. */
+int place_of(struct fs *fs, struct inode *inode, struct inode **ret_dir, char **ret_name);
 int reply_ok(struct op *op);
 int reply_attr(struct op *op, struct inode *inode);
 

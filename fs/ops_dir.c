@@ -410,6 +410,7 @@ static int run_unlink(struct op *op)
 {
     int r = find_kind(op);
 
+    op->row = op->kind;
     if (r == -ENOENT && is_unstored(op))
         r = 0;
     else if (r == 0)
@@ -421,6 +422,7 @@ static int run_rmdir(struct op *op)
 {
     int r = find_kind(op);
 
+    op->row = op->kind;
     if (r == 0)
         r = op->kind->rmdir ? op->kind->rmdir(op, op->inode, op->name) : -EPERM;
     return removed(op, r);
@@ -450,6 +452,7 @@ static int run_mkdir(struct op *op)
     bool new;
     int r = op->kind ? 0 : tree_row_for_new(op, op->inode, op->name, true, &op->kind);
 
+    op->row = op->kind;
     if (r == 0)
         r = op->kind->mkdir(op, op->inode, op->name);
     if (r < 0)
@@ -523,6 +526,7 @@ static int run_rename(struct op *op)
             return -EXDEV;
         begin_rename(op);
     }
+    op->row = op->kind;
     r = op->kind->rename(op, op->inode, op->name, op->new_parent, op->new_name, op->flags);
     if (r == 0)
         r = moved(op);

@@ -67,14 +67,13 @@ static int open_for_writing(struct op *op)
     content_unref(content);
     if (!handle)
         return -ENOMEM;
-    if (op->flags & O_TRUNC)
+    if (op->flags & O_TRUNC && !(op->inode->kind->flags & KIND_ORDERS))
         handle->replaces = handle->dirty = true;
     set_writer(handle);
     return reply_open(op, handle, &fi);
 }
 
-/* The place of an inode, for functions that go by (directory, name). Both are the caller's. */
-static int place_of(struct fs *fs, struct inode *inode, struct inode **ret_dir, char **ret_name)
+int place_of(struct fs *fs, struct inode *inode, struct inode **ret_dir, char **ret_name)
 {
     pthread_mutex_lock(&fs->inodes.lock);
     *ret_dir = inode->parent;
@@ -98,6 +97,7 @@ static int open_made_now(struct op *op)
         if (r < 0)
             return r;
     }
+    op->row = found.kind;
     if (found.kind->flags & KIND_DIRECT)
         r = found.kind->read ? found.kind->read(op, op->new_parent, op->new_name, &found.content) : -EACCES;
     else if ((r = tree_find(op, op->new_parent, op->new_name, &found)) == 0)
@@ -274,6 +274,7 @@ static int store(struct op *op)
             note_words(handle, "the document ends too early");
             r = -EINVAL;
         }
+        op->row = kind;
         if (r > 0)
             r = kind->store(op, op->new_parent, op->new_name, op->data, op->size);
         if (r == -EINPROGRESS)
@@ -328,6 +329,41 @@ static int is_complete(struct handle *handle, size_t size)
     return r;
 }
 
+/* What is written is no value but an order, carried out and forgotten. */
+static int run_order(struct op *op)
+{
+    const struct kind *kind = op->inode->kind;
+    int r = op->new_parent ? 0 : place_of(op->fs, op->inode, &op->new_parent, &op->new_name);
+
+    op->row = kind;
+    if (r == 0)
+        r = kind->store(op, op->new_parent, op->new_name, op->data, op->size);
+    if (r < 0)
+        return r;
+    if (op_claim_reply(op))
+        fuse_reply_write(op->req, op->size);
+    return 0;
+}
+
+static void begin_order(fuse_req_t req, fuse_ino_t ino, struct handle *handle, const char *data, size_t size)
+{
+    struct op *op = begin(req, COUNT_WRITE, ino, NULL, run_order);
+
+    if (!op)
+        return;
+    op->handle = handle_ref(handle);
+    op->data = malloc(size + 1);
+    if (!op->data) {
+        fuse_reply_err(req, ENOMEM);
+        op_free(op);
+        return;
+    }
+    memcpy(op->data, data, size);
+    op->data[size] = '\0';
+    op->size = size;
+    op_start(op);
+}
+
 void on_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off_t offset, struct fuse_file_info *fi)
 {
     struct handle *handle = handle_of(fi);
@@ -336,6 +372,10 @@ void on_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off
     int r;
 
     r = handle && handle_writes(handle) ? 0 : -EBADF;
+    if (r == 0 && handle->inode->kind->flags & KIND_ORDERS) {
+        begin_order(req, ino, handle, data, size);
+        return;
+    }
     if (r == 0)
         r = handle_write(handle, data, size, (uint64_t)offset, max_len(fs, handle->inode->kind));
     if (r == 0)
@@ -510,6 +550,7 @@ static int create_new(struct op *op)
     int r = 0;
 
     if (op->flags & O_EXCL && op->kind->create_exclusive) {
+        op->row = op->kind;
         r = op->kind->create_exclusive(op, op->inode, op->name);
         if (r < 0)
             return r;
@@ -562,7 +603,7 @@ void on_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 
 static int run_truncate(struct op *op)
 {
-    int r = store(op);
+    int r = op->handle ? store(op) : 0; /* there is nothing of an order */
 
     return r < 0 ? r : reply_attr(op, op->inode);
 }
@@ -574,6 +615,8 @@ static int truncate_by_name(struct op *op, uint64_t size)
 
     if (!op->inode->kind->store)
         return -EPERM;
+    if (op->inode->kind->flags & KIND_ORDERS)
+        return 0;
     content = inode_content(&op->fs->inodes, op->inode);
     op->handle = handle_new(op->fs, op->inode, O_RDWR, op->pid, content);
     content_unref(content);
@@ -592,7 +635,7 @@ void set_size(fuse_req_t req, fuse_ino_t ino, uint64_t size, struct fuse_file_in
 
     if (!op)
         return;
-    if (handle && handle_writes(handle)) {
+    if (handle && handle_writes(handle) && !(op->inode->kind->flags & KIND_ORDERS)) {
         r = handle_truncate(handle, size, max_len(op->fs, op->inode->kind));
         if (r == 0) { /* stored with what is written next, or by close() */
             reply_attr(op, op->inode);

@@ -284,7 +284,7 @@ static const struct kind kind_instance;
 
 static int parse_instance(struct op *op, const char *name, char id[NAME_SIZE], char node[NAME_SIZE])
 {
-    char *local = answer_local_node(op->fs);
+    char *local = answer_local_node(op);
     int r = view_owned_parse(name, local, OWN_DOCUMENT, id, node);
 
     free(local);
@@ -314,7 +314,7 @@ static int list_instances(struct op *op, struct inode *dir, struct lister *liste
 
     if (r < 0)
         return r;
-    local = answer_local_node(op->fs);
+    local = answer_local_node(op);
     json_array_foreach(snapshot->json, i, entry)
     {
         r = view_owned_name(view_instance_id(entry), view_instance_node(entry), local, OWN_DOCUMENT, name);
@@ -334,22 +334,15 @@ static int parse_own_instance(struct op *op, const char *name, char id[NAME_SIZE
 
     if (!strchr(name, '@')) /* a bare name is the agent's own, even if we don't know what it is called */
         return view_owned_parse(name, "", OWN_DOCUMENT, id, node);
-    local = answer_local_node(op->fs);
+    local = answer_local_node(op);
     r = view_owned_parse(name, local, OWN_DOCUMENT, id, node);
     if (r == 0 && (!local || strcmp(local, node) != 0)) {
-        instance_refuse(op, "/v1/agent/service/register",
-                        "\"%s\" would belong to the agent of node \"%s\", not to ours", id, node);
+        answer_refuse(op, "/v1/agent/service/register", "\"%s\" would belong to the agent of node \"%s\", not to ours",
+                      id, node);
         r = -EPERM;
     }
     free(local);
     return r;
-}
-
-static bool is_document_name(const char *name)
-{
-    size_t len = strlen(name);
-
-    return len > 5 && strcmp(name + len - 5, ".json") == 0;
 }
 
 static int may_create_instance(struct op *op, struct inode *dir, const char *name)
@@ -358,7 +351,7 @@ static int may_create_instance(struct op *op, struct inode *dir, const char *nam
     int r;
 
     (void)dir;
-    if (!is_document_name(name))
+    if (!view_is_json_name(name))
         return -EPERM;
     r = parse_own_instance(op, name, id);
     return r == -ENOENT ? -EINVAL : r;
@@ -408,7 +401,7 @@ static int may_create_document(struct op *op, struct inode *dir, const char *nam
     char service[NAME_SIZE];
 
     (void)op, (void)dir;
-    if (!is_document_name(name))
+    if (!view_is_json_name(name))
         return -EPERM;
     return view_json_parse(name, service) < 0 ? -EINVAL : 0;
 }

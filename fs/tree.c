@@ -5,22 +5,26 @@
 
 #include "checks.h"
 #include "content.h"
+#include "datacenters.h"
 #include "kv.h"
 #include "nodes.h"
 #include "self.h"
 #include "services.h"
+#include "sessions.h"
 #include "status.h"
 
 #include <errno.h>
 #include <string.h>
 
 static const struct kind *const root_rows[] = {
-    &kind_kv, &kind_services, &kind_nodes, &kind_checks, &kind_status, NULL,
+    &kind_kv, &kind_services, &kind_nodes, &kind_checks, &kind_status, &kind_sessions, &kind_datacenters, NULL,
 };
 
 const struct kind kind_root = {.name = "", .mode = S_IFDIR | 0755, .rows = root_rows};
 
 /* ---- lookup ------------------------------------------------------------------------------------------------------ */
+
+static bool is_there_unread(const struct kind *row, int r);
 
 static int find_in_row(struct op *op, struct inode *dir, const struct kind *row, const char *name,
                        struct found *ret_found)
@@ -30,8 +34,13 @@ static int find_in_row(struct op *op, struct inode *dir, const struct kind *row,
     if (row->name && strcmp(row->name, name) != 0)
         return -ENOENT;
     *ret_found = (struct found){.kind = row};
+    op->row = row;
     if (row->find)
         r = row->find(op, dir, name, ret_found);
+    if (is_there_unread(row, r)) {
+        op->watched_all = false;
+        r = 0;
+    }
     return r;
 }
 
@@ -54,34 +63,46 @@ int tree_find(struct op *op, struct inode *dir, const char *name, struct found *
 
 /* ---- listing ----------------------------------------------------------------------------------------------------- */
 
+/* A file with a name of its own that the token may not read is there all the same: only open() fails. */
+static bool is_there_unread(const struct kind *row, int r) { return r == -EACCES && row->name && S_ISREG(row->mode); }
+
 static int list_row(struct op *op, struct inode *dir, const struct kind *row, struct lister *lister)
 {
     struct found found = {.kind = row};
     int r;
 
+    op->row = row;
     if (row->list)
         return row->list(op, dir, lister);
     if (row->flags & KIND_HIDDEN || !row->name)
         return 0;
     if (row->find) {
         r = row->find(op, dir, row->name, &found);
+        if (is_there_unread(row, r))
+            return lister->emit(lister, row->name, &(struct found){.kind = row}) < 0 ? -ENOMEM : r;
         if (r < 0)
             return r == -ENOENT ? 0 : r;
     }
     return lister->emit(lister, row->name, &found);
 }
 
+/* What may not be read is left out; but a directory of which nothing may be read is not to look empty. */
 int tree_list(struct op *op, struct inode *dir, struct lister *lister)
 {
     const struct kind *const *row = dir->kind->rows;
+    bool denied = false, read = false;
     int r;
 
     for (; row && *row; row++) {
         r = list_row(op, dir, *row, lister);
-        if (r < 0)
+        if (r < 0 && r != -EACCES)
             return r;
+        denied = denied || r == -EACCES;
+        read = read || (r == 0 && ((*row)->list || (*row)->find || S_ISDIR((*row)->mode)));
     }
-    return 0;
+    if (denied)
+        op->watched_all = false;
+    return denied && !read ? -EACCES : 0;
 }
 
 /* ---- what is new --------------------------------------------------------------------------------------------------
@@ -97,6 +118,7 @@ int tree_row_for_new(struct op *op, struct inode *dir, const char *name, bool di
             continue;
         if (directory ? !(*row)->mkdir : !(*row)->may_create)
             continue;
+        op->row = *row;
         r = directory ? 0 : (*row)->may_create(op, dir, name);
         if (r == 0) {
             *ret_kind = *row;
@@ -114,5 +136,6 @@ int tree_content(struct op *op, struct inode *dir, const char *name, struct foun
         return 0;
     if (kind->flags & KIND_COSTLY && !even_if_costly)
         return 0;
+    op->row = kind;
     return kind->read(op, dir, name, &found->content);
 }

@@ -31,13 +31,17 @@ enum kind_flags {
     KIND_HIDDEN = 1 << 0, /* not listed */
     KIND_DIRECT = 1 << 1, /* its bytes are made at each open and never cached */
     KIND_COSTLY = 1 << 2, /* finding out its size costs more than a look: a listing leaves it out */
+    KIND_ORDERS = 1 << 3, /* each write() is stored by itself, and nothing is kept of it */
 };
 
 struct kind {
     const char *name; /* in its directory; NULL: a pattern */
-    mode_t mode;      /* type and permissions before umask */
+    mode_t mode;      /* type and permissions before umask; the bytes of a symbolic link are its target */
     unsigned flags;
     const struct kind *const *rows; /* of a directory */
+    const void *of;                 /* what its functions are about, theirs to know; they find it in op->row->of */
+
+    /* In all of these op->row is the row whose function runs. */
 
     /*
      * What a pattern (or a name that is not always there) is under `name` in `dir`: 0, -ENOENT, -EINPROGRESS, or the
@@ -61,6 +65,8 @@ struct kind {
     int (*may_create)(struct op *op, struct inode *dir, const char *name);
     /* O_CREAT|O_EXCL: makes the (empty) file at once, -EEXIST if there is one. NULL: created when it is stored. */
     int (*create_exclusive)(struct op *op, struct inode *dir, const char *name);
+    /* utimensat(): somebody touches it. NULL: nothing happens. */
+    int (*touch)(struct op *op, struct inode *dir, const char *name);
     int (*unlink)(struct op *op, struct inode *dir, const char *name);
     int (*mkdir)(struct op *op, struct inode *dir, const char *name);
     int (*rmdir)(struct op *op, struct inode *dir, const char *name);
@@ -71,6 +77,8 @@ struct kind {
 };
 
 extern const struct kind kind_root, kind_self;
+/* A directory that is one datacenter: what is below it is asked of that one. */
+extern const struct kind kind_datacenter;
 
 /* What `name` is in `dir`. As kind.find. */
 int tree_find(struct op *op, struct inode *dir, const char *name, struct found *ret_found);

@@ -232,6 +232,13 @@ static int strip_suffix(const char *file, char out[NAME_SIZE])
     return 0;
 }
 
+bool view_is_json_name(const char *file)
+{
+    size_t len = strlen(file);
+
+    return len > 5 && strcmp(file + len - 5, ".json") == 0;
+}
+
 int view_json_name(const char *consul, char out[NAME_SIZE])
 {
     char name[NAME_SIZE];

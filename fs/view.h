@@ -44,6 +44,8 @@ const json_t *view_select(const json_t *array, const char *key, const char *valu
  * "NAME.json" and back. -ENAMETOOLONG, -EINVAL: such a name cannot be a file; -ENOENT: such a file does not exist,
  * because encoding would not produce it.
  */
+/* Whether it ends in ".json" with something before that. */
+bool view_is_json_name(const char *file);
 int view_json_name(const char *consul, char out[NAME_SIZE]);
 int view_json_parse(const char *file, char out[NAME_SIZE]);
 
