@@ -11,14 +11,24 @@
 #include "nodes.h"
 #include "services.h"
 #include "sessions.h"
+#include "single.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
+/* It does not block, and every path below goes through it: a datacenter that was there moments ago is there. */
+#define TRUSTED_S 10
+
 static int read_datacenters(struct op *op, struct consul_snapshot **ret_snapshot)
 {
-    return op_read(op, "/v1/catalog/datacenters", CONSUL_JSON, CONSUL_STRINGS, 0, ret_snapshot);
+    int r;
+
+    op->trusted_s = TRUSTED_S;
+    r = op_read(op, "/v1/catalog/datacenters", CONSUL_JSON, CONSUL_STRINGS, 0, ret_snapshot);
+    if (r != -EINPROGRESS) /* else it may be running again by now */
+        op->trusted_s = 0;
+    return r;
 }
 
 static bool is_own(struct op *op, const char *datacenter)
@@ -129,6 +139,13 @@ const struct kind kind_datacenter = {
 
 static const struct kind kind_own = {.mode = S_IFLNK | 0777, .find = find_own, .list = list_own};
 
-static const struct kind *const datacenters_rows[] = {&kind_datacenter, &kind_own, NULL};
+/* Not listed: to a program that goes through a tree it would be a datacenter of that name. */
+static const struct single coordinates = {.path = "/v1/coordinate/datacenters", .flags = CONSUL_OBJECTS};
+static const struct kind kind_coordinates = {
+    SINGLE_FILE("coordinates.json", coordinates, 0444),
+    .flags = KIND_HIDDEN,
+};
+
+static const struct kind *const datacenters_rows[] = {&kind_datacenter, &kind_own, &kind_coordinates, NULL};
 
 const struct kind kind_datacenters = {.name = "datacenters", .mode = S_IFDIR | 0555, .rows = datacenters_rows};

@@ -15,6 +15,7 @@
 #include <string.h>
 
 #define MS 1000000ull
+#define SECOND_NS (1000 * MS)
 /* The request's own time-out comes first: it knows better why. */
 #define DEADLINE_SLACK_NS (250 * MS)
 
@@ -292,6 +293,16 @@ static int why_stale(struct consul_resource *resource)
     return err ? err : -EHOSTUNREACH;
 }
 
+/* Since when an answer is new enough. */
+static uint64_t since_ns(const struct op *op, struct consul_resource *resource)
+{
+    uint64_t trusted_ns = op->trusted_s * SECOND_NS;
+
+    if (trusted_ns && op->since_ns > trusted_ns && consul_resource_is_newer(resource, op->since_ns - trusted_ns))
+        return op->since_ns - trusted_ns;
+    return op->since_ns;
+}
+
 static uint64_t limit_ns(const struct op *op) { return op->fs->options->timeout_ms * MS + DEADLINE_SLACK_NS; }
 
 static int read_path(struct op *op, const char *path, enum consul_format format, unsigned flags, size_t max,
@@ -321,7 +332,7 @@ static int read_path(struct op *op, const char *path, enum consul_format format,
         else if (op_wanted(op))
             r = make_interruptible(op);
         if (r == 0)
-            r = consul_resource_read(resource, op->since_ns, &op->waiter, &snapshot, &freshness);
+            r = consul_resource_read(resource, since_ns(op, resource), &op->waiter, &snapshot, &freshness);
         if (r == -EINPROGRESS) {
             fs_count(op->fs, COUNT_PARKED);
             consul_resource_unref(resource);

@@ -45,6 +45,7 @@ struct op {
     char *answer;                   /* its body, the operation's own */
     struct consul_kv_entry *stored; /* what a KV write stored, counted */
     unsigned attempts;
+    unsigned trusted_s;   /* not 0: what was read so long ago by anybody is new enough */
     unsigned patience_ms; /* not 0: reading gives up (-ETIMEDOUT) after so long, and the operation goes on */
     bool gave_up;
     bool stored_done;  /* the node kind's store has succeeded */

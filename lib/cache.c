@@ -396,6 +396,16 @@ static int decode_answer(struct consul_resource *resource, const struct http_req
     return err;
 }
 
+/* Was another datacenter asked than that of the configuration? */
+static bool is_elsewhere(const struct cache *cache, const char *path)
+{
+    char *datacenter = url_parameter(path, "dc");
+    bool elsewhere = datacenter && (!cache->datacenter || strcmp(cache->datacenter, datacenter) != 0);
+
+    free(datacenter);
+    return elsewhere;
+}
+
 void cache_note_contact(struct cache *cache, const struct http_request *request, int err)
 {
     bool lost =
@@ -405,7 +415,7 @@ void cache_note_contact(struct cache *cache, const struct http_request *request,
     /* An agent without servers or leader answers, but knows nothing. */
     if (request->net == CONSUL_NET_OK && err < 0 && request->status >= 500 && http_is_transient(request))
         lost = true;
-    if (request->net == CONSUL_NET_CANCELLED)
+    if (request->net == CONSUL_NET_CANCELLED || (lost && is_elsewhere(cache, request->path)))
         return;
     pthread_mutex_lock(&cache->lock);
     if (lost && cache->disconnected_ns == 0) {
@@ -654,6 +664,16 @@ int consul_resource_read(struct consul_resource *resource, uint64_t since_ns, st
     return r;
 }
 
+bool consul_resource_is_newer(struct consul_resource *resource, uint64_t since_ns)
+{
+    bool newer;
+
+    pthread_mutex_lock(&resource->cache->lock);
+    newer = resource->snapshot && resource->sent_ns >= resource->not_before_ns && resource->fetched_ns >= since_ns;
+    pthread_mutex_unlock(&resource->cache->lock);
+    return newer;
+}
+
 struct consul_snapshot *consul_resource_peek(struct consul_resource *resource, bool *ret_watched)
 {
     struct consul_snapshot *snapshot;
@@ -892,6 +912,8 @@ int cache_new(const struct consul_options *options, struct cache **ret_cache)
 }
 
 void cache_set_http(struct cache *cache, struct http *http) { cache->http = http; }
+
+void cache_set_datacenter(struct cache *cache, const char *datacenter) { cache->datacenter = datacenter; }
 
 void cache_close(struct cache *cache)
 {

@@ -9,6 +9,9 @@ struct cache;
 int cache_new(const struct consul_options *options, struct cache **ret_cache);
 /* Before the network thread starts. */
 void cache_set_http(struct cache *cache, struct http *http);
+/* That of the configuration (NULL: the agent's), which must outlive the cache. What another one does not answer does
+ * not tell that the agent is gone. */
+void cache_set_datacenter(struct cache *cache, const char *datacenter);
 /* The network thread's hook: deadlines, retries, what is idle. */
 uint64_t cache_tick(void *cache, uint64_t now_ns);
 /* From now on nothing new is started and who waits gets -ECANCELED. */

@@ -40,6 +40,7 @@ int consul_new(const struct consul_config *config, const struct consul_options *
     if (r < 0)
         goto fail;
     cache_set_http(client->cache, client->http);
+    cache_set_datacenter(client->cache, client->datacenter);
     r = http_start(client->http);
     if (r < 0)
         goto fail;

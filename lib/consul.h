@@ -287,6 +287,8 @@ enum consul_freshness {
 int consul_resource_read(struct consul_resource *resource, uint64_t since_ns, struct consul_waiter *waiter,
                          struct consul_snapshot **ret_snapshot,
                          enum consul_freshness *ret_freshness) CONSUL_WARN_UNUSED;
+/* Whether there is a snapshot that was fetched at since_ns or later. Asks nobody. */
+bool consul_resource_is_newer(struct consul_resource *resource, uint64_t since_ns);
 /* True when the waiter was queued and now is not; false when it has been or is being woken. */
 bool consul_waiter_cancel(struct consul *client, struct consul_waiter *waiter);
 

@@ -109,11 +109,24 @@ static char *url_decode(const char *text, size_t len)
     return out;
 }
 
+char *url_parameter(const char *path, const char *name)
+{
+    size_t len = strlen(name);
+    const char *at = strchr(path, '?');
+
+    for (; at; at = strchr(at, '&')) {
+        at++;
+        if (strncmp(at, name, len) == 0 && at[len] == '=')
+            return url_decode(at + len + 1, strcspn(at + len + 1, "&"));
+    }
+    return NULL;
+}
+
 /* A KV resource's own path says which keys it shows: "/v1/kv/PREFIX?recurse&dc=DC". */
 static int parse_kv_path(struct consul_resource *resource)
 {
     static const char kv[] = "/v1/kv/";
-    const char *key = resource->path + sizeof(kv) - 1, *query = strchr(resource->path, '?'), *dc;
+    const char *key = resource->path + sizeof(kv) - 1, *query = strchr(resource->path, '?');
 
     if (strncmp(resource->path, kv, sizeof(kv) - 1) != 0)
         return resource->format == CONSUL_KV ? -EINVAL : 0;
@@ -121,12 +134,7 @@ static int parse_kv_path(struct consul_resource *resource)
     if (!resource->prefix)
         return -ENOMEM;
     resource->recursive = query && (strstr(query, "recurse") || strstr(query, "keys"));
-    dc = query ? strstr(query, "dc=") : NULL;
-    if (dc) {
-        resource->datacenter = url_decode(dc + 3, strcspn(dc + 3, "&"));
-        if (!resource->datacenter)
-            return -ENOMEM;
-    }
+    resource->datacenter = url_parameter(resource->path, "dc");
     return 0;
 }
 

@@ -63,6 +63,7 @@ struct cache {
     struct consul_options options; /* constant */
     unsigned watch_limit;          /* constant */
     struct http *http;             /* constant once set */
+    const char *datacenter;        /* constant once set, borrowed: that of the configuration, or NULL */
 
     pthread_mutex_t lock;
     /* guarded by lock */
@@ -84,6 +85,9 @@ void table_remove(struct cache *cache, struct consul_resource *resource);
 void resource_free(struct consul_resource *resource);
 /* Takes the reference to snapshot, which may be NULL. */
 void set_snapshot(struct consul_resource *resource, struct consul_snapshot *snapshot);
+
+/* The decoded value of a path's query parameter, the caller's; NULL: none, or no memory. */
+char *url_parameter(const char *path, const char *name);
 
 /* own_writes.c; cache.lock is held by the caller of each. */
 void pending_free(struct pending *pending);
