@@ -3,7 +3,7 @@
 import time
 
 
-def wait_until(predicate, what, timeout=5.0):
+def wait_until(predicate, what, timeout=20.0):
     """Returns the predicate's first true value. Fails, naming `what`, if there is none within `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while True:
@@ -16,7 +16,7 @@ def wait_until(predicate, what, timeout=5.0):
         time.sleep(0.002)
 
 
-def wait_equal(get, expected, timeout=5.0):
+def wait_equal(get, expected, timeout=20.0):
     """Waits until get() gives what is expected; an OSError on the way counts as another value."""
     last = None
 
