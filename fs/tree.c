@@ -8,6 +8,7 @@
 #include "datacenters.h"
 #include "kv.h"
 #include "nodes.h"
+#include "operator.h"
 #include "self.h"
 #include "services.h"
 #include "sessions.h"
@@ -17,7 +18,8 @@
 #include <string.h>
 
 static const struct kind *const root_rows[] = {
-    &kind_kv, &kind_services, &kind_nodes, &kind_checks, &kind_status, &kind_sessions, &kind_datacenters, NULL,
+    &kind_kv,       &kind_services,    &kind_nodes,    &kind_checks, &kind_status,
+    &kind_sessions, &kind_datacenters, &kind_operator, NULL,
 };
 
 const struct kind kind_root = {.name = "", .mode = S_IFDIR | 0755, .rows = root_rows};

@@ -57,6 +57,15 @@ int view_json_parse(const char *file, char out[NAME_SIZE]);
 int view_owned_name(const char *id, const char *node, const char *local, const char *own, char out[NAME_SIZE]);
 int view_owned_parse(const char *file, const char *local, const char *own, char id[NAME_SIZE], char node[NAME_SIZE]);
 
+/* ---- view_table.c: tables for people ----------------------------------------------------------------------------- */
+
+/*
+ * `titles` ends with NULL, at most 16 columns; `rows` is an array of arrays of strings. Columns are as wide as they
+ * need to be, two blanks apart; what is absent or empty is "-". Without rows (NULL) it is -ENOMEM, for who has built
+ * them.
+ */
+int view_table(const char *const *titles, const json_t *rows, char **ret_data, size_t *ret_len);
+
 /* ---- view_health.c: what /v1/health/service/X answers ------------------------------------------------------------ */
 
 /* In Consul's order of severity. */

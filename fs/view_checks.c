@@ -25,7 +25,7 @@ const json_t *view_find_check(const json_t *checks, const char *state, const cha
 /* ---- the table --------------------------------------------------------------------------------------------------- */
 
 static const char *const columns[] = {"Status", "Node", "ServiceName", "CheckID", "Name"};
-static const char *const titles[] = {"STATUS", "NODE", "SERVICE", "CHECK", "NAME"};
+static const char *const titles[] = {"STATUS", "NODE", "SERVICE", "CHECK", "NAME", NULL};
 #define COLUMNS (sizeof(columns) / sizeof(columns[0]))
 
 static int by_severity(const void *a, const void *b)
@@ -38,61 +38,27 @@ static int by_severity(const void *a, const void *b)
     return r;
 }
 
-/* Characters, not bytes: what UTF-8 continues a character with does not count. */
-static int width(const char *text)
+static json_t *cells_of(const json_t *const *checks, size_t n)
 {
-    int n = 0;
+    json_t *cells = json_array(), *row;
 
-    for (; *text; text++)
-        n += (*text & 0xc0) != 0x80;
-    return n;
-}
-
-/* A table has a row a line: control characters would break it. An absent value keeps its place. */
-static void put_cell(FILE *stream, const char *text, int wide)
-{
-    if (!*text)
-        text = "-";
-    for (const char *c = text; *c; c++)
-        fputc((unsigned char)*c < 0x20 || *c == 0x7f ? ' ' : *c, stream);
-    if (wide > 0)
-        fprintf(stream, "%*s", wide - width(text) + 2, "");
-}
-
-static void measure(const json_t *const *checks, size_t n, int wide[COLUMNS])
-{
-    for (size_t column = 0; column + 1 < COLUMNS; column++) {
-        wide[column] = width(titles[column]);
-        for (size_t i = 0; i < n; i++) {
-            int w = width(view_string(checks[i], columns[column]));
-
-            if (w > wide[column])
-                wide[column] = w;
+    for (size_t i = 0; i < n; i++) {
+        row = json_array();
+        for (size_t column = 0; column < COLUMNS; column++)
+            json_array_append_new(row, json_string(view_string(checks[i], columns[column])));
+        if (json_array_append_new(cells, row) < 0) { /* one of them is NULL */
+            json_decref(cells);
+            return NULL;
         }
     }
-    wide[COLUMNS - 1] = 0; /* no blanks at the end of a line */
-}
-
-static void put_table(FILE *stream, const json_t *const *checks, size_t n)
-{
-    int wide[COLUMNS];
-
-    measure(checks, n, wide);
-    for (size_t column = 0; column < COLUMNS; column++)
-        put_cell(stream, titles[column], wide[column]);
-    fputc('\n', stream);
-    for (size_t i = 0; i < n; i++) {
-        for (size_t column = 0; column < COLUMNS; column++)
-            put_cell(stream, view_string(checks[i], columns[column]), wide[column]);
-        fputc('\n', stream);
-    }
+    return cells;
 }
 
 int view_checks_summary(const json_t *checks, char **ret_data, size_t *ret_len)
 {
     size_t n = json_array_size(checks);
     const json_t **sorted;
-    struct text text;
+    json_t *cells;
     int r;
 
     if (!json_is_array(checks))
@@ -103,9 +69,9 @@ int view_checks_summary(const json_t *checks, char **ret_data, size_t *ret_len)
     for (size_t i = 0; i < n; i++)
         sorted[i] = json_array_get(checks, i);
     qsort(sorted, n, sizeof(*sorted), by_severity);
-    r = text_begin(&text);
-    if (r == 0)
-        put_table(text.stream, sorted, n);
+    cells = cells_of(sorted, n);
+    r = view_table(titles, cells, ret_data, ret_len);
+    json_decref(cells);
     free(sorted);
-    return r < 0 ? r : text_end(&text, ret_data, ret_len);
+    return r;
 }

@@ -198,6 +198,7 @@ static int start_get(struct consul_resource *resource)
     if (!request)
         return -ENOMEM;
     request->intent = CONSUL_READ;
+    request->health_by_status = resource->flags & CONSUL_HEALTH_BY_STATUS;
     request->max_answer = resource->max;
     request->deadline_ns = consul_now_ns() + cache->options.timeout_ms * MS;
     request->done = on_get;

@@ -247,8 +247,9 @@ enum {
                                     because old servers wake such a watch on every write */
     /* What the answer has to be; anything else is an error (-EIO) and never a snapshot. An object may be null. */
     CONSUL_OBJECT = 1 << 2,
-    CONSUL_OBJECTS = 1 << 3, /* an array of objects */
-    CONSUL_STRINGS = 1 << 4, /* an array of strings */
+    CONSUL_OBJECTS = 1 << 3,          /* an array of objects */
+    CONSUL_STRINGS = 1 << 4,          /* an array of strings */
+    CONSUL_HEALTH_BY_STATUS = 1 << 5, /* 429 and 503 with a JSON object are answers, not refusals */
 };
 
 /*

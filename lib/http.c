@@ -365,11 +365,18 @@ static void release_easy(struct http *http, struct http_request *request)
     request->easy = NULL;
 }
 
+static bool is_health(const struct http_request *request)
+{
+    const char *body = request->answer.data;
+
+    return request->health_by_status && (request->status == 429 || request->status == 503) && body && body[0] == '{';
+}
+
 static struct consul_answer_facts facts_of(const struct http_request *request)
 {
     return (struct consul_answer_facts){
         .net = request->net,
-        .status = request->status,
+        .status = is_health(request) ? 200 : request->status,
         .body = request->answer.data,
         .is_write = request->intent != CONSUL_READ,
         .validates_by_500 = request->intent == CONSUL_WRITE_STRICT,

@@ -24,7 +24,8 @@ struct http_request {
     char *url;         /* set instead of path for a probe: an absolute URL, asked without token or TLS checks */
     bool connect_only; /* a probe that is done once connected */
     enum consul_intent intent;
-    bool blocking; /* a blocking query: not retried here, counted apart */
+    bool health_by_status; /* 429 and 503 with a JSON object are answers: they say how healthy something is */
+    bool blocking;         /* a blocking query: not retried here, counted apart */
     size_t max_answer;
     uint64_t deadline_ns;
     void (*done)(struct http_request *request);
