@@ -509,6 +509,21 @@ static int moved(struct op *op)
     return r;
 }
 
+/* What is moved to another datacenter is copied. */
+static bool stays_in_datacenter(struct op *op)
+{
+    struct inode_table *table = &op->fs->inodes;
+    char *from = NULL, *to = NULL;
+    bool same;
+
+    inode_is_below(table, op->inode, &kind_datacenter, &from);
+    inode_is_below(table, op->new_parent, &kind_datacenter, &to);
+    same = !from || !to ? from == to : strcmp(from, to) == 0;
+    free(from);
+    free(to);
+    return same;
+}
+
 static int run_rename(struct op *op)
 {
     const struct kind *target;
@@ -522,7 +537,7 @@ static int run_rename(struct op *op)
         r = tree_row_for_new(op, op->new_parent, op->new_name, S_ISDIR(op->kind->mode), &target);
         if (!op->kind->rename || (r < 0 && r != -EPERM))
             return op->kind->rename ? r : -EPERM;
-        if (r == -EPERM || target != op->kind)
+        if (r == -EPERM || target != op->kind || !stays_in_datacenter(op))
             return -EXDEV;
         begin_rename(op);
     }

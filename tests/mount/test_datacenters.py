@@ -1,0 +1,161 @@
+"""datacenters/: what is below is another datacenter's; what that one does not answer says nothing of ours."""
+
+import json
+import os
+
+import pytest
+
+from harness.agent import Agent
+from harness.programs import fails_with, sh
+from harness.wait import wait_equal, wait_until
+from errno import EHOSTUNREACH, EIO, ENOENT, ETIMEDOUT
+
+
+class Pair:
+    """Two servers, each its own datacenter, joined over the WAN."""
+
+    def __init__(self, consul, directory):
+        self.near = Agent(consul, directory, node="n1", dev=False)
+        self.far = Agent(consul, directory, node="n2", dev=False, datacenter="dc2", retry_join_wan=[self.near.wan])
+
+    def start(self):
+        for agent in (self.near, self.far):
+            agent.start()
+        for agent in (self.near, self.far):
+            agent.wait_ready(60)
+        self.wait_joined()
+        return self
+
+    def wait_joined(self):
+        wait_until(lambda: self.near.get("/v1/catalog/datacenters").json() == ["dc1", "dc2"], "they know each other", 60)
+        wait_until(lambda: self.near.get("/v1/catalog/nodes", dc="dc2").ok, "the near asks the far", 60)
+        wait_until(lambda: self.far.get("/v1/catalog/nodes", dc="dc1").ok, "the far asks the near", 60)
+
+    def kill(self):
+        for agent in (self.near, self.far):
+            agent.kill()
+
+
+@pytest.fixture(scope="module")
+def started_pair(consul, tmp_path_factory):
+    pair = Pair(consul, tmp_path_factory.mktemp("datacenters"))
+    try:
+        yield pair.start()
+    finally:
+        pair.kill()
+
+
+@pytest.fixture
+def pair(started_pair):
+    started_pair.near.wipe()
+    started_pair.far.wipe()
+    return started_pair
+
+
+@pytest.fixture
+def mnt(pair, mount):
+    return mount(pair.near)
+
+
+def names(path):
+    return sorted(os.listdir(path))
+
+
+def test_datacenters_are_listed(mnt):
+    assert names(mnt / "datacenters") == ["dc1", "dc2"]
+    assert os.readlink(mnt / "datacenters/dc1") == ".."
+    assert {"kv", "services", "nodes", "checks", "sessions"} <= set(names(mnt / "datacenters/dc2"))
+    for absent in ("agent", "status", "acl", "datacenters", ".consulfs", "dc3"):
+        assert not (mnt / "datacenters/dc2" / absent).exists()
+    assert not (mnt / "datacenters/dc3").exists()
+    assert json.loads((mnt / "datacenters/coordinates.json").read_text())[0]["Datacenter"] == "dc1"
+
+
+def test_our_own_is_the_top_level(mnt, pair):
+    pair.near.kv_set("a", b"1")
+    assert os.path.samefile(mnt / "datacenters/dc1/kv/a", mnt / "kv/a")
+    (mnt / "datacenters/dc1/kv/b").write_text("2")
+    assert (mnt / "kv/b").read_text() == "2" and pair.far.kv_get("b") is None
+
+
+def test_keys_of_the_other_datacenter(mnt, pair):
+    far = mnt / "datacenters/dc2/kv"
+    pair.near.kv_set("app/port", b"near")
+    pair.far.kv_set("app/port", b"far")
+    assert ((mnt / "kv/app/port").read_text(), (far / "app/port").read_text()) == ("near", "far")
+    (far / "app/name").write_text("web")
+    assert pair.far.kv_get("app/name") == b"web" and pair.near.kv_get("app/name") is None
+    assert (names(mnt / "kv/app"), names(far / "app")) == (["port"], ["name", "port"])
+    sh("echo more >> app/name; mkdir new; mv app/name new/name; rm app/port", cwd=far)
+    assert pair.far.kv_keys() == ["new/", "new/name"] and pair.far.kv_get("new/name") == b"webmore\n"
+    with pytest.raises(FileExistsError):
+        open(far / "new/name", "x")
+    pair.far.kv_set("new/name", b"changed there")
+    wait_equal((far / "new/name").read_text, "changed there")
+    sh("rm -r new", cwd=far)
+    assert pair.far.kv_keys() == [] and pair.near.kv_get("app/port") == b"near"
+
+
+def test_what_is_moved_between_datacenters_is_copied(mnt, pair):
+    pair.near.kv_set("a", b"value")
+    with pytest.raises(OSError) as error:
+        os.rename(mnt / "kv/a", mnt / "datacenters/dc2/kv/a")
+    assert error.value.errno == 18  # EXDEV
+    sh("mv kv/a datacenters/dc2/kv/a", cwd=mnt.path)
+    assert pair.near.kv_get("a") is None and pair.far.kv_get("a") == b"value"
+
+
+def test_sessions_of_the_other_datacenter(mnt, pair):
+    done = sh("echo '{}' > sessions/far.json", cwd=mnt / "datacenters/dc2", check=False)
+    assert done.returncode != 0  # our agent's node is not there to hold it
+    sh("echo '{\"Node\": \"n2\"}' > sessions/far.json", cwd=mnt / "datacenters/dc2")
+    assert [s["Name"] for s in pair.far.get("/v1/session/list").json()] == ["far"]
+    assert pair.near.get("/v1/session/list").json() == []
+    assert names(mnt / "sessions/by-name") == []
+    sh("rm sessions/far.json", cwd=mnt / "datacenters/dc2")
+    assert pair.far.get("/v1/session/list").json() == []
+
+
+def test_services_of_the_other_datacenter_are_read(mnt, pair):
+    pair.far.register("web", Port=8000, Address="10.0.0.8")
+    wait_equal((mnt / "datacenters/dc2/services/web/passing").read_text, "10.0.0.8:8000\n")
+    assert not (mnt / "services/web").exists()
+    assert names(mnt / "datacenters/dc2/nodes") == ["n2"]
+    assert "serfHealth@n2.json" in names(mnt / "datacenters/dc2/checks/passing")
+    assert json.loads((mnt / "datacenters/dc2/services/web/web@n2.json").read_text())["Node"]["Datacenter"] == "dc2"
+
+
+def test_a_datacenter_that_is_known_costs_no_request(mount, pair, proxy_for):
+    proxy = proxy_for(pair.near)
+    mnt = mount(proxy)
+    pair.far.kv_set("a", b"1")
+    assert (mnt / "datacenters/dc2/kv/a").read_text() == "1"
+    with proxy.record() as seen:
+        for _ in range(10):
+            assert (mnt / "datacenters/dc2/kv/a").read_text() == "1"
+    assert len(seen.not_blocking.matching(path="/v1/catalog/datacenters")) <= 1 and len(seen.not_blocking) <= 1
+
+
+def test_a_dead_datacenter_is_an_error_and_ours_goes_on(consul, tmp_path, mount):
+    pair = Pair(consul, tmp_path)
+    try:
+        pair.start()
+        pair.near.kv_set("a", b"near")
+        mnt = mount(pair.near, timeout=3, stale=0)
+        mnt.expect_log()
+        assert (mnt / "kv/a").read_text() == "near"
+        pair.far.kill()
+        for path in ("kv/a", "services/web", "nodes/n2"):
+            with fails_with(EHOSTUNREACH, ETIMEDOUT, EIO):
+                (mnt / "datacenters/dc2" / path).read_text()
+        with fails_with(EHOSTUNREACH, ETIMEDOUT, EIO):
+            os.listdir(mnt / "datacenters/dc2/kv")
+        # No outage of ours: nothing was given up, and nothing is said to be.
+        assert (mnt / "kv/a").read_text() == "near"
+        assert "state connected" in (mnt / ".consulfs/status").read_text()
+        (mnt / "kv/b").write_text("2")
+        assert pair.near.kv_get("b") == b"2"
+        with fails_with(ENOENT):
+            (mnt / "datacenters/dc3/kv/a").read_text()
+    finally:
+        pair.kill()
