@@ -1,34 +1,23 @@
 #include "instance.h"
 
 #include "answer.h"
+#include "settle.h"
 #include "view.h"
 
 #include <errno.h>
-#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define SETTLE_NS 2000000000ull /* how long a writer waits for the catalog */
-#define SETTLE_WAIT "500ms"     /* each blocking query; its own bound is the agent's */
 
 static const char register_path[] = "/v1/agent/service/register";
 static const char deregister_path[] = "/v1/agent/service/deregister/";
 static const char catalog_deregister_path[] = "/v1/catalog/deregister";
 
-enum phase {
-    SENT,    /* the request that changes something */
-    LOOKING, /* does the catalog show it? */
-    WAITING, /* for the catalog to change */
-    DONE,
-};
-
 struct change {
-    enum phase phase;
+    struct settle settle;
     struct registration registration; /* without a document: a deregistration */
-    char *service, *node;             /* node NULL: not known, and any will do */
+    char *node;                       /* NULL: not known, and any will do */
     char *id;                         /* of a deregistration */
     char *dir;                        /* to be a phantom when it is empty, or NULL */
-    uint64_t until_ns;
 };
 
 static void change_free(void *arg)
@@ -36,11 +25,29 @@ static void change_free(void *arg)
     struct change *change = arg;
 
     registration_clear(&change->registration);
-    free(change->service);
+    settle_clear(&change->settle);
     free(change->node);
     free(change->id);
     free(change->dir);
     free(change);
+}
+
+static bool is_shown(const json_t *health, const void *arg)
+{
+    const struct change *change = arg;
+    const json_t *document = change->registration.document, *entry;
+    size_t i;
+
+    if (!document)
+        return !view_find_instance(health, change->id, change->node);
+    json_array_foreach(health, i, entry)
+    {
+        if (strcmp(view_instance_id(entry), change->registration.id) == 0 &&
+            (!change->node || strcmp(view_instance_node(entry), change->node) == 0) &&
+            view_shows_registration(entry, document))
+            return true;
+    }
+    return false;
 }
 
 static struct change *change_new(struct op *op, const char *service)
@@ -49,8 +56,12 @@ static struct change *change_new(struct op *op, const char *service)
 
     if (!change)
         return NULL;
-    change->service = strdup(service);
-    if (!change->service) {
+    change->settle = (struct settle){
+        .path = answer_path(INSTANCE_HEALTH, service, ""),
+        .is_shown = is_shown,
+        .arg = change,
+    };
+    if (!change->settle.path) {
         change_free(change);
         return NULL;
     }
@@ -62,62 +73,6 @@ static struct change *change_new(struct op *op, const char *service)
 static int read_health(struct op *op, const char *service, struct consul_snapshot **ret_snapshot)
 {
     return answer_read(op, INSTANCE_HEALTH, service, "", CONSUL_BLOCKS | CONSUL_OBJECTS, ret_snapshot);
-}
-
-/* ---- until the catalog shows it ---------------------------------------------------------------------------------- */
-
-static void expire_health(struct op *op, const char *service)
-{
-    char *path = answer_path(INSTANCE_HEALTH, service, "");
-
-    consul_expire(op->fs->consul, path ? path : INSTANCE_HEALTH);
-    free(path);
-}
-
-/* What else shows instances: the next who looks there asks anew. */
-static void expire_others(struct op *op)
-{
-    static const char *const prefixes[] = {
-        "/v1/health/state/",    "/v1/health/node/",  "/v1/health/checks/", "/v1/catalog/services",
-        "/v1/catalog/service/", "/v1/catalog/node/", "/v1/agent/service",  "/v1/agent/check",
-    };
-
-    for (size_t i = 0; i < sizeof(prefixes) / sizeof(prefixes[0]); i++)
-        consul_expire(op->fs->consul, prefixes[i]);
-}
-
-static bool is_shown(const struct change *change, const json_t *health)
-{
-    const json_t *document = change->registration.document, *entry;
-    size_t i, n = json_array_size(health);
-
-    if (!document)
-        return !view_find_instance(health, change->id, change->node);
-    for (i = 0; i < n; i++) {
-        entry = json_array_get(health, i);
-        if (strcmp(view_instance_id(entry), change->registration.id) == 0 &&
-            (!change->node || strcmp(view_instance_node(entry), change->node) == 0) &&
-            view_shows_registration(entry, document))
-            return true;
-    }
-    return false;
-}
-
-static int wait_for_change(struct op *op, struct change *change, uint64_t index)
-{
-    struct consul_request request = {.method = "GET", .intent = CONSUL_READ, .timeout_ms = 2000};
-    char suffix[64], *path;
-    int r;
-
-    snprintf(suffix, sizeof(suffix), "?index=%llu&wait=" SETTLE_WAIT, index ? (unsigned long long)index : 1);
-    path = answer_path(INSTANCE_HEALTH, change->service, suffix);
-    if (!path)
-        return -ENOMEM;
-    change->phase = WAITING;
-    request.path = path;
-    r = op_request(op, &request);
-    free(path);
-    return r;
 }
 
 /* Before Consul can tell anybody that the directory is gone: who empties it still needs it. */
@@ -133,49 +88,15 @@ static void forget_phantom(struct op *op, const struct change *change)
     phantom_remove(&op->fs->phantoms, change->dir, 0);
 }
 
-/* It is done, whether we have seen it or not: who looks from now on asks anew. */
-static int settled(struct op *op, struct change *change, const json_t *health)
+/* What was changed is done; when it was the last instance the directory stays a while for who emptied it. */
+static int wait_shown(struct op *op, struct change *change)
 {
-    change->phase = DONE;
-    expire_others(op);
-    if (!health)
-        expire_health(op, change->service);
-    else if (change->dir && json_array_size(health) == 0)
+    const json_t *health;
+    int r = settle(op, &change->settle, &health);
+
+    if (r == 0 && health && change->dir && json_array_size(health) == 0)
         expect_phantom(op, change);
-    return 0;
-}
-
-/*
- * One read tells nearly always that it is not there yet, a blocking query when it is. Its answer is not used: the
- * resource is read again, so that what this mount shows from now on is at least as new.
- */
-static int settle(struct op *op, struct change *change)
-{
-    struct consul_snapshot *snapshot;
-    int r;
-
-    if (change->phase == DONE)
-        return 0;
-    if (change->phase == SENT) {
-        change->phase = LOOKING;
-        change->until_ns = consul_now_ns() + SETTLE_NS;
-        expire_health(op, change->service);
-        expire_others(op);
-    } else if (change->phase == WAITING) {
-        change->phase = LOOKING;
-        expire_health(op, change->service);
-        if (op->result < 0)
-            return settled(op, change, NULL);
-    }
-    r = read_health(op, change->service, &snapshot);
-    if (r == -EINPROGRESS)
-        return r;
-    if (r < 0)
-        return settled(op, change, NULL);
-    if (is_shown(change, snapshot->json))
-        return settled(op, change, snapshot->json);
-    r = consul_now_ns() < change->until_ns ? wait_for_change(op, change, snapshot->index) : 0;
-    return r == -EINPROGRESS ? r : settled(op, change, NULL);
+    return r;
 }
 
 /* ---- registering ------------------------------------------------------------------------------------------------- */
@@ -250,9 +171,9 @@ int instance_register(struct op *op, const char *service, const char *id, const 
         r = prepare(op, service, id, data, len);
         return r < 0 ? r : send_registration(op, op->state);
     }
-    if (change->phase == SENT && op->result < 0)
+    if (settle_is_new(&change->settle) && op->result < 0)
         return op->result;
-    return settle(op, change);
+    return wait_shown(op, change);
 }
 
 /* ---- deregistering ----------------------------------------------------------------------------------------------- */
@@ -358,9 +279,9 @@ int instance_deregister(struct op *op, const char *service, const char *id, cons
 
     if (!change)
         return begin_deregistration(op, service, id, node, dir);
-    if (change->phase == SENT && op->result < 0) {
+    if (settle_is_new(&change->settle) && op->result < 0) {
         forget_phantom(op, change);
         return op->result;
     }
-    return settle(op, change);
+    return wait_shown(op, change);
 }
