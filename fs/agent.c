@@ -34,16 +34,6 @@ static bool is_own_datacenter(const struct fs *fs)
     return !wanted || (fs->agent.datacenter && strcmp(wanted, fs->agent.datacenter) == 0);
 }
 
-bool fs_shows_agent(struct fs *fs)
-{
-    bool shows;
-
-    pthread_mutex_lock(&fs->agent.lock);
-    shows = is_own_datacenter(fs);
-    pthread_mutex_unlock(&fs->agent.lock);
-    return shows;
-}
-
 char *fs_agent_node(struct fs *fs)
 {
     char *node;

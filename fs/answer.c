@@ -65,12 +65,16 @@ int answer_list_document(struct op *op, struct lister *lister, int r, const char
     return r < 0 ? r : lister->emit(lister, name, &found);
 }
 
-char *answer_datacenter(struct fs *fs)
+char *answer_datacenter(struct op *op)
 {
+    const char *wanted = op_datacenter(op);
+    struct fs *fs = op->fs;
     char *datacenter;
 
-    if (fs->options->datacenter)
-        return strdup(fs->options->datacenter);
+    if (!wanted)
+        wanted = fs->options->datacenter;
+    if (wanted)
+        return strdup(wanted);
     pthread_mutex_lock(&fs->agent.lock);
     datacenter = fs->agent.datacenter ? strdup(fs->agent.datacenter) : NULL;
     pthread_mutex_unlock(&fs->agent.lock);

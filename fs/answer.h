@@ -31,8 +31,8 @@ int answer_list_document(struct op *op, struct lister *lister, int r, const char
 char *answer_local_node(struct op *op);
 /* Whether what the operation is about is in the agent's own datacenter (as far as that is known). */
 bool answer_is_local(struct op *op);
-/* The datacenter that the mount shows; the caller frees it. NULL while it is not known. */
-char *answer_datacenter(struct fs *fs);
+/* The datacenter that the operation is about; the caller frees it. NULL while it is not known. */
+char *answer_datacenter(struct op *op);
 
 /* Lists `found` under the file name of a Consul name; one that cannot be a file name is left out and counted. */
 int answer_list_name(struct op *op, struct lister *lister, const char *consul_name, const struct found *found);

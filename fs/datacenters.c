@@ -33,7 +33,7 @@ static int read_datacenters(struct op *op, struct consul_snapshot **ret_snapshot
 
 static bool is_own(struct op *op, const char *datacenter)
 {
-    char *own = answer_datacenter(op->fs);
+    char *own = answer_datacenter(op);
     bool is = own && strcmp(own, datacenter) == 0;
 
     free(own);

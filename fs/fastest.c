@@ -90,7 +90,7 @@ static int find_elsewhere(struct op *op, const char *service, struct place *ret_
 
     if (r < 0)
         return r;
-    own = answer_datacenter(op->fs);
+    own = answer_datacenter(op);
     r = -ENOENT;
     json_array_foreach(datacenters->json, i, value)
     {
@@ -141,6 +141,7 @@ int fastest_exists(struct op *op, const char *service)
 struct reading {
     struct op *op;
     const char *service;
+    char *key; /* of its race: the service in the datacenter whose directory was asked */
     enum fastest_form form;
     struct place place;
     struct candidates candidates;
@@ -298,7 +299,7 @@ static int ask_coordinates(struct reading *reading, struct content **ret_content
     if (nearest == CANDIDATE_NONE) /* all have changed in between */
         nearest = 0;
     pthread_mutex_lock(&fastest->lock);
-    race = race_get(fastest, reading->service);
+    race = race_get(fastest, reading->key);
     if (race && race->kept && race->kept != race->running && race->kept->winner == CANDIDATE_NONE &&
         candidates_same(&race->kept->candidates, &reading->candidates)) {
         heat_conclude(race->kept, nearest);
@@ -316,7 +317,7 @@ static enum verdict decide(struct reading *reading, struct heat **ret_heat, int 
 {
     struct op *op = reading->op;
     struct fastest *fastest = op->fs->fastest;
-    struct race *race = race_get(fastest, reading->service);
+    struct race *race = race_get(fastest, reading->key);
     uint64_t now = consul_now_ns();
     enum verdict verdict = race && op->attempts < ATTEMPTS_MAX ? judge(race, reading, now) : NOBODY;
     bool due = false;
@@ -372,19 +373,22 @@ int fastest_read(struct op *op, const char *service, enum fastest_form form, str
     r = find_place(op, service, &reading.place);
     if (r < 0)
         return r;
+    if (asprintf(&reading.key, "%s/%s", op_datacenter(op) ? op_datacenter(op) : "", service) < 0)
+        reading.key = NULL;
     if (reading.place.datacenter)
         reading.datacenter = strdup(reading.place.datacenter);
     else {
-        reading.datacenter = answer_datacenter(op->fs);
+        reading.datacenter = answer_datacenter(op);
         local = answer_local_node(op);
     }
-    r = candidates_of(reading.place.snapshot->json, local, &reading.candidates);
+    r = reading.key ? candidates_of(reading.place.snapshot->json, local, &reading.candidates) : -ENOMEM;
     if (r == 0)
         r = give(&reading, ret_content);
     if (r != -EINPROGRESS) /* else it may be running again by now */
         op->watched_all = false;
     candidates_clear(&reading.candidates);
     free(reading.place.datacenter);
+    free(reading.key);
     free(reading.datacenter);
     free(local);
     return r;

@@ -101,7 +101,4 @@ void fs_name_left_out(struct fs *fs);
 /* The name of the node that this mount's agent is, counted by the caller's free(), or NULL while it is not known. */
 char *fs_agent_node(struct fs *fs);
 
-/* Whether the tree shows the agent's own datacenter, so that what is registered on the agent appears in it. */
-bool fs_shows_agent(struct fs *fs);
-
 #endif

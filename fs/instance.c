@@ -1,6 +1,7 @@
 #include "instance.h"
 
 #include "answer.h"
+#include "catalog.h"
 #include "settle.h"
 #include "view.h"
 
@@ -84,6 +85,8 @@ static void expect_phantom(struct op *op, const struct change *change)
 
 static void forget_phantom(struct op *op, const struct change *change)
 {
+    if (!change->dir)
+        return;
     phantom_remove(&op->fs->phantoms, change->dir, op->pid);
     phantom_remove(&op->fs->phantoms, change->dir, 0);
 }
@@ -101,42 +104,78 @@ static int wait_shown(struct op *op, struct change *change)
 
 /* ---- registering ------------------------------------------------------------------------------------------------- */
 
-static int prepare(struct op *op, const char *service, const char *id, const char *data, size_t len)
+/* What the user wrote, for our agent. *ret_node is the caller's: our agent's, or NULL while it is not known. */
+static int prepare_ours(struct op *op, const char *service, const char *id, const json_t *written,
+                        struct registration *registration, char **ret_node, char **ret_why)
+{
+    char *local = answer_local_node(op);
+    struct consul_snapshot *snapshot = NULL;
+    int r = id && local ? read_health(op, service, &snapshot) : 0;
+
+    if (r != -EINPROGRESS)
+        r = view_registration(written, service, id,
+                              r == 0 && snapshot ? view_find_instance(snapshot->json, id, local) : NULL, registration,
+                              ret_why);
+    if (r < 0)
+        free(local);
+    else
+        *ret_node = local;
+    return r;
+}
+
+static int prepare_external(const char *service, const char *id, const char *node, const json_t *written,
+                            struct registration *registration, char **ret_node, char **ret_why)
+{
+    json_t *document;
+    int r = view_catalog_service(written, service, id, &document, ret_why);
+
+    if (r < 0)
+        return r;
+    *registration =
+        (struct registration){.document = document, .id = json_string_value(json_object_get(document, "ID"))};
+    *ret_node = strdup(node);
+    if (!*ret_node)
+        registration_clear(registration);
+    return *ret_node ? 0 : -ENOMEM;
+}
+
+static int prepare(struct op *op, const char *service, const char *id, const char *external, const json_t *written)
 {
     struct registration registration;
-    struct consul_snapshot *snapshot = NULL;
-    const json_t *current = NULL;
-    char *local = answer_local_node(op), *why = NULL;
+    char *why = NULL, *node = NULL;
     struct change *change;
-    json_t *written;
-    int r = 0;
+    int r;
 
-    if (id && local)
-        r = read_health(op, service, &snapshot);
-    if (r == -EINPROGRESS) {
-        free(local);
-        return r;
-    }
-    if (r == 0 && snapshot)
-        current = view_find_instance(snapshot->json, id, local);
-    written = json_loadb(data, len, 0, NULL);
-    r = written ? view_registration(written, service, id, current, &registration, &why) : -EINVAL;
-    json_decref(written);
+    if (!service)
+        service = view_service_said(written);
+    if (!service)
+        service = id;
+    r = external ? prepare_external(service, id, external, written, &registration, &node, &why)
+                 : prepare_ours(op, service, id, written, &registration, &node, &why);
     if (r == -EINVAL)
-        answer_refuse(op, register_path, "%s", why ? why : "not JSON");
+        answer_refuse(op, register_path, "%s", why ? why : "not a registration");
     free(why);
-    change = r == 0 ? change_new(op, service) : NULL;
-    if (r == 0 && !change) {
-        registration_clear(&registration);
-        r = -ENOMEM;
-    }
-    if (r < 0) {
-        free(local);
+    if (r < 0)
         return r;
+    change = change_new(op, service);
+    if (!change) {
+        registration_clear(&registration);
+        free(node);
+        return -ENOMEM;
     }
     change->registration = registration;
-    change->node = local;
+    change->node = node;
     return 0;
+}
+
+static int send_external(struct op *op, const struct change *change)
+{
+    json_t *document = json_pack("{s:s, s:b, s:O}", "Node", change->node, "SkipNodeUpdate", 1, "Service",
+                                 change->registration.document);
+    int r = document ? catalog_register(op, document) : -EINVAL;
+
+    json_decref(document);
+    return r;
 }
 
 static int send_registration(struct op *op, const struct change *change)
@@ -158,19 +197,30 @@ static int send_registration(struct op *op, const struct change *change)
     return r;
 }
 
-int instance_register(struct op *op, const char *service, const char *id, const char *data, size_t len)
+static int begin_registration(struct op *op, const char *service, const char *id, const char *node, const char *data,
+                              size_t len)
+{
+    enum catalog_owner owner;
+    json_t *written;
+    int r = catalog_owner(op, node, &owner);
+
+    if (r < 0)
+        return r;
+    written = json_loadb(data, len, 0, NULL);
+    r = written ? prepare(op, service, id, owner == CATALOG_NOBODYS ? node : NULL, written) : -EINVAL;
+    json_decref(written);
+    if (r < 0)
+        return r;
+    return owner == CATALOG_NOBODYS ? send_external(op, op->state) : send_registration(op, op->state);
+}
+
+int instance_register(struct op *op, const char *service, const char *id, const char *node, const char *data,
+                      size_t len)
 {
     struct change *change = op->state;
-    int r;
 
-    if (!change) {
-        if (!fs_shows_agent(op->fs)) {
-            answer_refuse(op, register_path, "the agent is in another datacenter than the mount shows");
-            return -EPERM;
-        }
-        r = prepare(op, service, id, data, len);
-        return r < 0 ? r : send_registration(op, op->state);
-    }
+    if (!change)
+        return begin_registration(op, service, id, node, data, len);
     if (settle_is_new(&change->settle) && op->result < 0)
         return op->result;
     return wait_shown(op, change);
@@ -205,38 +255,6 @@ static int check_foreign(struct op *op, const json_t *entry)
     return -EPERM;
 }
 
-static int send_local(struct op *op, const char *id)
-{
-    struct consul_request request = {.method = "PUT", .intent = CONSUL_WRITE};
-    char *path = answer_path(deregister_path, id, "");
-    int r;
-
-    if (!path)
-        return -ENOMEM;
-    request.path = path;
-    r = op_request(op, &request);
-    free(path);
-    return r;
-}
-
-static int send_foreign(struct op *op, const char *id, const char *node)
-{
-    struct consul_request request = {.method = "PUT", .path = catalog_deregister_path, .intent = CONSUL_WRITE_STRICT};
-    const char *datacenter = op->fs->options->datacenter;
-    json_t *document = json_pack("{s:s, s:s, s:s*}", "Node", node, "ServiceID", id, "Datacenter", datacenter);
-    char *body = document ? json_dumps(document, JSON_COMPACT) : NULL;
-    int r;
-
-    json_decref(document);
-    if (!body)
-        return -ENOMEM;
-    request.body = body;
-    request.body_len = strlen(body);
-    r = op_request(op, &request);
-    free(body);
-    return r;
-}
-
 static int begin_deregistration(struct op *op, const char *service, const char *id, const char *node, const char *dir)
 {
     struct consul_snapshot *snapshot;
@@ -262,12 +280,12 @@ static int begin_deregistration(struct op *op, const char *service, const char *
         return -ENOMEM;
     change->node = strdup(node);
     change->id = strdup(id);
-    change->dir = strdup(dir);
-    if (!change->node || !change->id || !change->dir)
+    change->dir = dir ? strdup(dir) : NULL;
+    if (!change->node || !change->id || (dir && !change->dir))
         return -ENOMEM;
-    if (json_array_size(snapshot->json) == 1)
+    if (dir && json_array_size(snapshot->json) == 1)
         expect_phantom(op, change);
-    r = is_local ? send_local(op, id) : send_foreign(op, id, node);
+    r = is_local ? answer_send(op, "PUT", deregister_path, id, NULL) : catalog_deregister(op, node, "ServiceID", id);
     if (r != -EINPROGRESS)
         forget_phantom(op, change);
     return r;

@@ -14,12 +14,16 @@
 
 #define INSTANCE_HEALTH "/v1/health/service/"
 
-/* Registers what the user wrote with this mount's agent. id is NULL where the document says it. */
-int instance_register(struct op *op, const char *service, const char *id, const char *data, size_t len);
+/*
+ * Registers what the user wrote: with this mount's agent, or in the catalog for `node` if that has no agent (NULL: our
+ * agent's). id is NULL where the document says it; service NULL where the document does, or else it is the ID.
+ */
+int instance_register(struct op *op, const char *service, const char *id, const char *node, const char *data,
+                      size_t len);
 
 /*
  * -EPERM for an instance that another live agent owns: Consul would take it off the catalog, and that agent would put
- * it back within a minute. `dir` is the service's directory, for who removes that next.
+ * it back within a minute. `dir` is the service's directory, for who removes that next, or NULL.
  */
 int instance_deregister(struct op *op, const char *service, const char *id, const char *node, const char *dir);
 

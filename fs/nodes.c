@@ -1,22 +1,36 @@
 /*
  * nodes/: one directory for each node. Each of its files is a view of one resource, so that the kernel may keep it.
+ *
+ * Nodes, services and checks are written to the catalog where no agent answers for the node; for our agent's node
+ * services and checks go to the agent. A node's own files are views of it and go with it.
  */
 #include "nodes.h"
 
 #include "answer.h"
+#include "catalog.h"
+#include "check.h"
+#include "content.h"
+#include "document.h"
+#include "instance.h"
 #include "view.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* ---- the node of a directory ------------------------------------------------------------------------------------- */
 
 /* Directories here are never renamed, so their names need no lock. */
+static int node_of(const struct inode *dir, char node[NAME_SIZE])
+{
+    return name_decode(dir->name, NULL, node, NAME_SIZE);
+}
+
 static int read_of_node(struct op *op, const struct inode *dir, const char *endpoint, unsigned flags,
                         struct consul_snapshot **ret_snapshot)
 {
     char node[NAME_SIZE];
-    int r = name_decode(dir->name, NULL, node, sizeof(node));
+    int r = node_of(dir, node);
 
     return r < 0 ? r : answer_read(op, endpoint, node, "", CONSUL_BLOCKS | flags, ret_snapshot);
 }
@@ -109,41 +123,84 @@ static int list_services(struct op *op, struct inode *dir, struct lister *lister
     return 0;
 }
 
+static int may_create_document(struct op *op, struct inode *dir, const char *name)
+{
+    char id[NAME_SIZE];
+
+    (void)op, (void)dir;
+    if (!view_is_json_name(name))
+        return -EPERM;
+    return view_json_parse(name, id) < 0 ? -EINVAL : 0;
+}
+
+/* The node and ID of NODE/services/ID.json and NODE/checks/ID.json. */
+static int parse_item(const struct inode *dir, const char *name, char node[NAME_SIZE], char id[NAME_SIZE])
+{
+    int r = node_of(dir->parent, node);
+
+    return r < 0 ? r : view_json_parse(name, id);
+}
+
+static int store_service(struct op *op, struct inode *dir, const char *name, const char *data, size_t len)
+{
+    char node[NAME_SIZE], id[NAME_SIZE];
+    int r = parse_item(dir, name, node, id);
+
+    return r < 0 ? r : instance_register(op, NULL, id, node, data, len);
+}
+
+/* Deregistering goes by the service's name, which only the catalog says. */
+static int unlink_service(struct op *op, struct inode *dir, const char *name)
+{
+    struct consul_snapshot *snapshot;
+    char node[NAME_SIZE], id[NAME_SIZE];
+    const json_t *service;
+    int r = parse_item(dir, name, node, id);
+
+    if (op->state) /* only what was found out when it began is needed */
+        return instance_deregister(op, "", id, node, NULL);
+    if (r == 0)
+        r = read_catalog(op, dir->parent, &snapshot);
+    if (r < 0)
+        return r;
+    service = json_object_get(json_object_get(snapshot->json, "Services"), id);
+    return service ? instance_deregister(op, view_string(service, "Service"), id, node, NULL) : -ENOENT;
+}
+
 /* ---- checks and sessions: arrays of objects with an ID ----------------------------------------------------------- */
 
-struct collection {
+struct items {
     const char *endpoint, *id;
     const struct kind *kind;
 };
 
-static int find_in(const struct collection *collection, struct op *op, struct inode *dir, const char *name,
-                   struct found *found)
+static int find_in(const struct items *items, struct op *op, struct inode *dir, const char *name, struct found *found)
 {
     struct consul_snapshot *snapshot;
     char id[NAME_SIZE];
     int r = view_json_parse(name, id);
 
     if (r == 0)
-        r = read_of_node(op, dir->parent, collection->endpoint, CONSUL_WATCH_EMPTY | CONSUL_OBJECTS, &snapshot);
-    return r < 0 ? r : answer_show_document(found, snapshot, view_select(snapshot->json, collection->id, id));
+        r = read_of_node(op, dir->parent, items->endpoint, CONSUL_WATCH_EMPTY | CONSUL_OBJECTS, &snapshot);
+    return r < 0 ? r : answer_show_document(found, snapshot, view_select(snapshot->json, items->id, id));
 }
 
-static int list_of(const struct collection *collection, struct op *op, struct inode *dir, struct lister *lister)
+static int list_of(const struct items *items, struct op *op, struct inode *dir, struct lister *lister)
 {
     struct consul_snapshot *snapshot;
     char name[NAME_SIZE];
     json_t *object;
     size_t i;
-    int r = read_of_node(op, dir->parent, collection->endpoint, CONSUL_WATCH_EMPTY | CONSUL_OBJECTS, &snapshot);
+    int r = read_of_node(op, dir->parent, items->endpoint, CONSUL_WATCH_EMPTY | CONSUL_OBJECTS, &snapshot);
 
     if (r < 0)
         return r;
     json_array_foreach(snapshot->json, i, object)
     {
-        if (!json_is_string(json_object_get(object, collection->id)))
+        if (!json_is_string(json_object_get(object, items->id)))
             return -EIO;
-        r = view_json_name(view_string(object, collection->id), name);
-        r = answer_list_document(op, lister, r, name, snapshot, object, collection->kind);
+        r = view_json_name(view_string(object, items->id), name);
+        r = answer_list_document(op, lister, r, name, snapshot, object, items->kind);
         if (r < 0)
             return r;
     }
@@ -151,8 +208,8 @@ static int list_of(const struct collection *collection, struct op *op, struct in
 }
 
 static const struct kind kind_check, kind_session;
-static const struct collection checks = {"/v1/health/node/", "CheckID", &kind_check};
-static const struct collection sessions = {"/v1/session/node/", "ID", &kind_session};
+static const struct items checks = {"/v1/health/node/", "CheckID", &kind_check};
+static const struct items sessions = {"/v1/session/node/", "ID", &kind_session};
 
 static int find_check(struct op *op, struct inode *dir, const char *name, struct found *found)
 {
@@ -172,6 +229,93 @@ static int find_session(struct op *op, struct inode *dir, const char *name, stru
 static int list_sessions(struct op *op, struct inode *dir, struct lister *lister)
 {
     return list_of(&sessions, op, dir, lister);
+}
+
+static int store_check(struct op *op, struct inode *dir, const char *name, const char *data, size_t len)
+{
+    char node[NAME_SIZE], id[NAME_SIZE];
+    int r = parse_item(dir, name, node, id);
+
+    return r < 0 ? r : check_register(op, id, node, data, len);
+}
+
+static int unlink_check(struct op *op, struct inode *dir, const char *name)
+{
+    char node[NAME_SIZE], id[NAME_SIZE];
+    int r = parse_item(dir, name, node, id);
+
+    return r < 0 ? r : check_deregister(op, id, node);
+}
+
+static int unlink_session(struct op *op, struct inode *dir, const char *name)
+{
+    char node[NAME_SIZE], id[NAME_SIZE];
+    int r = parse_item(dir, name, node, id);
+
+    if (op->stage > 0) {
+        if (op->result == 0)
+            consul_expire(op->fs->consul, "/v1/session/");
+        return op->result;
+    }
+    return r < 0 ? r : answer_send(op, "PUT", "/v1/session/destroy/", id, NULL);
+}
+
+/* ---- removing a node's files and directories, as `rm -r` does --------------------------------------------------- */
+
+/* 1 when nothing is registered on the node any more. */
+static int is_bare(struct op *op, const struct inode *node_dir)
+{
+    struct consul_snapshot *catalog, *health;
+    int r = read_catalog(op, node_dir, &catalog);
+
+    if (r == 0)
+        r = read_of_node(op, node_dir, checks.endpoint, CONSUL_WATCH_EMPTY | CONSUL_OBJECTS, &health);
+    if (r < 0)
+        return r;
+    return json_object_size(json_object_get(catalog->json, "Services")) == 0 && json_array_size(health->json) == 0;
+}
+
+/* A view goes with its node: once nothing is left but that, it is as good as gone. */
+static int unlink_view(struct op *op, struct inode *dir, const char *name)
+{
+    int r = is_bare(op, dir);
+
+    (void)name;
+    return r < 0 ? r : r > 0 ? 0 : -EPERM;
+}
+
+/* They hold what the node has; empty, they go with it. */
+static int remove_services_dir(struct op *op, struct inode *dir, const char *name)
+{
+    struct consul_snapshot *snapshot;
+    int r = read_catalog(op, dir, &snapshot);
+
+    (void)name;
+    if (r < 0)
+        return r;
+    return json_object_size(json_object_get(snapshot->json, "Services")) > 0 ? -ENOTEMPTY : 0;
+}
+
+static int remove_items_dir(struct op *op, struct inode *dir, const struct items *items)
+{
+    struct consul_snapshot *snapshot;
+    int r = read_of_node(op, dir, items->endpoint, CONSUL_WATCH_EMPTY | CONSUL_OBJECTS, &snapshot);
+
+    if (r < 0)
+        return r;
+    return json_array_size(snapshot->json) > 0 ? -ENOTEMPTY : 0;
+}
+
+static int remove_checks_dir(struct op *op, struct inode *dir, const char *name)
+{
+    (void)name;
+    return remove_items_dir(op, dir, &checks);
+}
+
+static int remove_sessions_dir(struct op *op, struct inode *dir, const char *name)
+{
+    (void)name;
+    return remove_items_dir(op, dir, &sessions);
 }
 
 /* ---- nodes ------------------------------------------------------------------------------------------------------- */
@@ -221,12 +365,100 @@ static int list_nodes(struct op *op, struct inode *dir, struct lister *lister)
     return 0;
 }
 
+static int remove_node(struct op *op, const char *node)
+{
+    enum catalog_owner owner;
+    int r;
+
+    if (op->stage > 0) {
+        catalog_expire(op);
+        return op->result;
+    }
+    r = catalog_owner(op, node, &owner);
+    if (r == 0 && owner == CATALOG_OURS) {
+        answer_refuse(op, "/v1/catalog/deregister", "node \"%s\" is that of our agent, which would come back", node);
+        r = -EPERM;
+    }
+    return r < 0 ? r : catalog_deregister(op, node, NULL, NULL);
+}
+
+static int rmdir_node(struct op *op, struct inode *dir, const char *name)
+{
+    char node[NAME_SIZE];
+    int r = name_decode(name, NULL, node, sizeof(node));
+
+    (void)dir;
+    return r < 0 ? r : remove_node(op, node);
+}
+
+/* ---- NODE.json: the whole of it, and what /v1/catalog/register takes --------------------------------------------- */
+
+static int find_node_document(struct op *op, struct inode *dir, const char *name, struct found *found)
+{
+    struct consul_snapshot *snapshot;
+    char node[NAME_SIZE];
+    int r = view_json_parse(name, node);
+
+    (void)dir;
+    if (r == 0)
+        r = answer_read(op, "/v1/catalog/node/", node, "", CONSUL_BLOCKS | CONSUL_OBJECT, &snapshot);
+    if (r < 0)
+        return r;
+    return answer_show_document(found, snapshot, json_is_object(snapshot->json) ? snapshot->json : NULL);
+}
+
+static int store_node(struct op *op, struct inode *dir, const char *name, const char *data, size_t len)
+{
+    enum catalog_owner owner;
+    char node[NAME_SIZE], *why = NULL;
+    json_t *written, *document = NULL;
+    int r = view_json_parse(name, node);
+
+    (void)dir;
+    if (op->stage > 0) {
+        catalog_expire(op);
+        return op->result;
+    }
+    if (r == 0)
+        r = catalog_owner(op, node, &owner);
+    if (r == 0 && owner == CATALOG_OURS) {
+        answer_refuse(op, "/v1/catalog/register", "node \"%s\" is that of our agent, which says what it is", node);
+        r = -EPERM;
+    }
+    if (r < 0)
+        return r;
+    written = json_loadb(data, len, 0, NULL);
+    r = written ? view_node_registration(written, node, &document, &why) : -EINVAL;
+    json_decref(written);
+    if (r == -EINVAL)
+        answer_refuse(op, "/v1/catalog/register", "%s", why ? why : "not JSON");
+    free(why);
+    if (r == 0)
+        r = catalog_register(op, document);
+    json_decref(document);
+    return r;
+}
+
+static int unlink_node(struct op *op, struct inode *dir, const char *name)
+{
+    char node[NAME_SIZE];
+    int r = view_json_parse(name, node);
+
+    (void)dir;
+    return r < 0 ? r : remove_node(op, node);
+}
+
 /* ---- the rows ---------------------------------------------------------------------------------------------------- */
 
-static const struct kind kind_address = {.name = "address", .mode = S_IFREG | 0444, .find = find_address};
-static const struct kind kind_document = {.name = "node.json", .mode = S_IFREG | 0444, .find = find_document};
-static const struct kind kind_coordinate = {
-    .name = "coordinate.json", .mode = S_IFREG | 0444, .find = find_coordinate, .list = list_coordinate};
+static const struct kind kind_address = {
+    .name = "address", .mode = S_IFREG | 0444, .find = find_address, .unlink = unlink_view};
+static const struct kind kind_document = {
+    .name = "node.json", .mode = S_IFREG | 0444, .find = find_document, .unlink = unlink_view};
+static const struct kind kind_coordinate = {.name = "coordinate.json",
+                                            .mode = S_IFREG | 0444,
+                                            .find = find_coordinate,
+                                            .list = list_coordinate,
+                                            .unlink = unlink_view};
 
 static int list_coordinate(struct op *op, struct inode *dir, struct lister *lister)
 {
@@ -241,24 +473,68 @@ static int list_coordinate(struct op *op, struct inode *dir, struct lister *list
     return r < 0 && r != -EACCES ? r : lister->emit(lister, kind_coordinate.name, &found);
 }
 
-static const struct kind kind_service = {.mode = S_IFREG | 0444, .find = find_service, .list = list_services};
-static const struct kind kind_check = {.mode = S_IFREG | 0444, .find = find_check, .list = list_checks};
-static const struct kind kind_session = {.mode = S_IFREG | 0444, .find = find_session, .list = list_sessions};
+static const struct kind kind_service = {
+    .mode = S_IFREG | 0644,
+    .find = find_service,
+    .list = list_services,
+    .store = store_service,
+    .complete = document_complete,
+    .may_create = may_create_document,
+    .unlink = unlink_service,
+};
+
+static const struct kind kind_check = {
+    .mode = S_IFREG | 0644,
+    .find = find_check,
+    .list = list_checks,
+    .store = store_check,
+    .complete = document_complete,
+    .may_create = may_create_document,
+    .unlink = unlink_check,
+};
+
+static const struct kind kind_session = {
+    .mode = S_IFREG | 0444,
+    .find = find_session,
+    .list = list_sessions,
+    .unlink = unlink_session,
+};
 
 static const struct kind *const services_rows[] = {&kind_service, NULL};
 static const struct kind *const checks_rows[] = {&kind_check, NULL};
 static const struct kind *const sessions_rows[] = {&kind_session, NULL};
 
-static const struct kind kind_services_dir = {.name = "services", .mode = S_IFDIR | 0555, .rows = services_rows};
-static const struct kind kind_checks_dir = {.name = "checks", .mode = S_IFDIR | 0555, .rows = checks_rows};
-static const struct kind kind_sessions_dir = {.name = "sessions", .mode = S_IFDIR | 0555, .rows = sessions_rows};
+static const struct kind kind_services_dir = {
+    .name = "services", .mode = S_IFDIR | 0755, .rows = services_rows, .rmdir = remove_services_dir};
+static const struct kind kind_checks_dir = {
+    .name = "checks", .mode = S_IFDIR | 0755, .rows = checks_rows, .rmdir = remove_checks_dir};
+static const struct kind kind_sessions_dir = {
+    .name = "sessions", .mode = S_IFDIR | 0755, .rows = sessions_rows, .rmdir = remove_sessions_dir};
 
+/* Directories first: `rm -r` removes in the order of the listing, and the views when nothing is left to view. */
 static const struct kind *const node_rows[] = {
-    &kind_address, &kind_document, &kind_services_dir, &kind_checks_dir, &kind_coordinate, &kind_sessions_dir, NULL,
+    &kind_services_dir, &kind_checks_dir, &kind_sessions_dir, &kind_coordinate, &kind_document, &kind_address, NULL,
 };
 
-static const struct kind kind_node = {.mode = S_IFDIR | 0555, .rows = node_rows, .find = find_node, .list = list_nodes};
+static const struct kind kind_node = {
+    .mode = S_IFDIR | 0755,
+    .rows = node_rows,
+    .find = find_node,
+    .list = list_nodes,
+    .rmdir = rmdir_node,
+};
 
-static const struct kind *const nodes_rows[] = {&kind_node, NULL};
+static const struct kind kind_node_document = {
+    .mode = S_IFREG | 0644,
+    .flags = KIND_HIDDEN,
+    .find = find_node_document,
+    .store = store_node,
+    .complete = document_complete,
+    .may_create = may_create_document,
+    .unlink = unlink_node,
+};
 
-const struct kind kind_nodes = {.name = "nodes", .mode = S_IFDIR | 0555, .rows = nodes_rows};
+/* A node may be called "db07.json": what is listed wins over what is not. */
+static const struct kind *const nodes_rows[] = {&kind_node, &kind_node_document, NULL};
+
+const struct kind kind_nodes = {.name = "nodes", .mode = S_IFDIR | 0755, .rows = nodes_rows};

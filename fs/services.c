@@ -43,18 +43,30 @@ static int read_catalog(struct op *op, struct consul_snapshot **ret_snapshot)
     return op_read(op, "/v1/catalog/services", CONSUL_JSON, CONSUL_BLOCKS | CONSUL_OBJECT, 0, ret_snapshot);
 }
 
-/* What a service's directory is called where its phantom is kept. */
-static void phantom_path(const char *name, char path[NAME_SIZE + 16])
+/* What a service's directory is called where it is remembered: "DATACENTER/NAME". */
+#define PLACE_SIZE (2 * NAME_SIZE)
+
+static void place_of_service(struct op *op, const char *name, char place[PLACE_SIZE])
 {
-    snprintf(path, NAME_SIZE + 16, "services/%s", name);
+    const char *datacenter = op_datacenter(op);
+
+    snprintf(place, PLACE_SIZE, "%s/%s", datacenter ? datacenter : "", name);
+}
+
+static bool is_made(struct op *op, const char *name)
+{
+    char place[PLACE_SIZE];
+
+    place_of_service(op, name, place);
+    return made_has(&op->fs->made, place);
 }
 
 static bool is_phantom(struct op *op, const char *name)
 {
-    char path[NAME_SIZE + 16];
+    char place[PLACE_SIZE];
 
-    phantom_path(name, path);
-    return phantom_has(&op->fs->phantoms, path, op->pid);
+    place_of_service(op, name, place);
+    return phantom_has(&op->fs->phantoms, place, op->pid);
 }
 
 static int find_service(struct op *op, struct inode *dir, const char *name, struct found *found)
@@ -68,7 +80,7 @@ static int find_service(struct op *op, struct inode *dir, const char *name, stru
         r = read_catalog(op, &snapshot);
     if (r < 0)
         return r;
-    if (json_object_get(snapshot->json, service) || made_has(&op->fs->made, name))
+    if (json_object_get(snapshot->json, service) || is_made(op, name))
         return 0;
     if (!is_phantom(op, name))
         return -ENOENT;
@@ -96,15 +108,19 @@ static int list_made(struct op *op, struct lister *lister, const json_t *service
 {
     struct found found = {.kind = &kind_service};
     size_t n;
-    char **names = made_copy(&op->fs->made, &n), service[NAME_SIZE];
-    int r = names ? 0 : -ENOMEM;
+    char **places = made_copy(&op->fs->made, &n), service[NAME_SIZE], here[PLACE_SIZE];
+    int r = places ? 0 : -ENOMEM;
 
+    place_of_service(op, "", here);
     for (size_t i = 0; i < n; i++) {
-        if (r == 0 && name_decode(names[i], NULL, service, sizeof(service)) == 0 && !json_object_get(services, service))
-            r = lister->emit(lister, names[i], &found);
-        free(names[i]);
+        const char *name = places[i] + strlen(here);
+
+        if (r == 0 && strncmp(places[i], here, strlen(here)) == 0 &&
+            name_decode(name, NULL, service, sizeof(service)) == 0 && !json_object_get(services, service))
+            r = lister->emit(lister, name, &found);
+        free(places[i]);
     }
-    free(names);
+    free(places);
     return r;
 }
 
@@ -122,7 +138,7 @@ static int list_services(struct op *op, struct inode *dir, struct lister *lister
 static int make_service(struct op *op, struct inode *dir, const char *name)
 {
     struct consul_snapshot *snapshot;
-    char service[NAME_SIZE];
+    char service[NAME_SIZE], place[PLACE_SIZE];
     int r;
 
     (void)dir;
@@ -131,7 +147,8 @@ static int make_service(struct op *op, struct inode *dir, const char *name)
     r = read_catalog(op, &snapshot);
     if (r < 0)
         return r;
-    return json_object_get(snapshot->json, service) ? -EEXIST : made_add(&op->fs->made, name);
+    place_of_service(op, name, place);
+    return json_object_get(snapshot->json, service) ? -EEXIST : made_add(&op->fs->made, place);
 }
 
 /* The directory that was made is Consul's own from now on: as soon as the catalog has it, or it would be gone a while.
@@ -139,13 +156,15 @@ static int make_service(struct op *op, struct inode *dir, const char *name)
 static int service_registered(struct op *op, const char *service, const char *name)
 {
     struct consul_snapshot *snapshot;
+    char place[PLACE_SIZE];
     int r;
 
-    if (!made_has(&op->fs->made, name))
+    place_of_service(op, name, place);
+    if (!made_has(&op->fs->made, place))
         return 0;
     r = read_catalog(op, &snapshot);
     if (r == 0 && json_object_get(snapshot->json, service))
-        made_remove(&op->fs->made, name);
+        made_remove(&op->fs->made, place);
     return r == -EINPROGRESS ? r : 0;
 }
 
@@ -153,7 +172,7 @@ static int service_registered(struct op *op, const char *service, const char *na
 static int remove_service(struct op *op, struct inode *dir, const char *name)
 {
     struct consul_snapshot *snapshot;
-    char path[NAME_SIZE + 16], service[NAME_SIZE];
+    char place[PLACE_SIZE], service[NAME_SIZE];
     bool was_made, was_phantom;
     int r = name_decode(name, NULL, service, sizeof(service));
 
@@ -164,9 +183,9 @@ static int remove_service(struct op *op, struct inode *dir, const char *name)
         return r;
     if (json_array_size(snapshot->json) > 0)
         return -ENOTEMPTY;
-    phantom_path(name, path);
-    was_made = made_remove(&op->fs->made, name);
-    was_phantom = phantom_remove(&op->fs->phantoms, path, op->pid);
+    place_of_service(op, name, place);
+    was_made = made_remove(&op->fs->made, place);
+    was_phantom = phantom_remove(&op->fs->phantoms, place, op->pid);
     return was_made || was_phantom ? 0 : -ENOTEMPTY; /* instances that we may not see */
 }
 
@@ -326,58 +345,56 @@ static int list_instances(struct op *op, struct inode *dir, struct lister *liste
     return r;
 }
 
-/* 0 and the ID, if it would be this mount's agent that registers it. */
-static int parse_own_instance(struct op *op, const char *name, char id[NAME_SIZE])
+/* The instance that a name means: *ret_node is `node`, or NULL for our agent's. */
+static int parse_owned(struct op *op, const char *name, char id[NAME_SIZE], char node[NAME_SIZE], const char **ret_node)
 {
-    char node[NAME_SIZE], *local;
+    char *local;
     int r;
 
+    *ret_node = NULL;
     if (!strchr(name, '@')) /* a bare name is the agent's own, even if we don't know what it is called */
         return view_owned_parse(name, "", OWN_DOCUMENT, id, node);
     local = answer_local_node(op);
     r = view_owned_parse(name, local, OWN_DOCUMENT, id, node);
-    if (r == 0 && (!local || strcmp(local, node) != 0)) {
-        answer_refuse(op, "/v1/agent/service/register", "\"%s\" would belong to the agent of node \"%s\", not to ours",
-                      id, node);
-        r = -EPERM;
-    }
+    if (r == 0 && (!local || strcmp(local, node) != 0))
+        *ret_node = node;
     free(local);
     return r;
 }
 
 static int may_create_instance(struct op *op, struct inode *dir, const char *name)
 {
-    char id[NAME_SIZE];
-    int r;
+    char id[NAME_SIZE], node[NAME_SIZE];
+    const char *owner;
 
     (void)dir;
     if (!view_is_json_name(name))
         return -EPERM;
-    r = parse_own_instance(op, name, id);
-    return r == -ENOENT ? -EINVAL : r;
+    return parse_owned(op, name, id, node, &owner) < 0 ? -EINVAL : 0;
 }
 
 static int store_instance(struct op *op, struct inode *dir, const char *name, const char *data, size_t len)
 {
-    char service[NAME_SIZE], id[NAME_SIZE];
+    char service[NAME_SIZE], id[NAME_SIZE], node[NAME_SIZE];
+    const char *owner;
     int r = service_of(dir, service);
 
     if (r == 0)
-        r = parse_own_instance(op, name, id);
+        r = parse_owned(op, name, id, node, &owner);
     if (r == 0)
-        r = instance_register(op, service, id, data, len);
+        r = instance_register(op, service, id, owner, data, len);
     return r < 0 ? r : service_registered(op, service, dir->name);
 }
 
 static int unlink_instance(struct op *op, struct inode *dir, const char *name)
 {
-    char service[NAME_SIZE], id[NAME_SIZE], node[NAME_SIZE], path[NAME_SIZE + 16];
+    char service[NAME_SIZE], id[NAME_SIZE], node[NAME_SIZE], place[PLACE_SIZE];
     int r = service_of(dir, service);
 
     if (r == 0)
         r = parse_instance(op, name, id, node);
-    phantom_path(dir->name, path);
-    return r < 0 ? r : instance_deregister(op, service, id, node, path);
+    place_of_service(op, dir->name, place);
+    return r < 0 ? r : instance_deregister(op, service, id, node, place);
 }
 
 /* ---- SERVICE.json ------------------------------------------------------------------------------------------------ */
@@ -413,7 +430,7 @@ static int store_document(struct op *op, struct inode *dir, const char *name, co
 
     (void)dir;
     if (r == 0)
-        r = instance_register(op, service, NULL, data, len);
+        r = instance_register(op, service, NULL, NULL, data, len);
     if (r == 0)
         r = name_encode(service, strlen(service), NULL, directory);
     return r < 0 ? r : service_registered(op, service, directory);

@@ -81,7 +81,9 @@ const char *view_instance_node(const json_t *entry);
 const char *view_instance_host(const json_t *entry);
 int view_instance_port(const json_t *entry);
 const json_t *view_find_instance(const json_t *health, const char *id, const char *node);
-/* Whether a live agent answers for the instance's node. */
+/* Whether a live agent answers for the node whose checks these are. */
+bool view_is_alive(const json_t *checks);
+/* The same for the instance's node. */
 bool view_has_live_agent(const json_t *entry);
 
 /* "10.0.0.7:8080", "[2001:db8::1]:80"; without a port the address alone. */
@@ -118,6 +120,19 @@ struct registration {
 int view_registration(const json_t *written, const char *service, const char *id, const json_t *current,
                       struct registration *ret, char **ret_why);
 void registration_clear(struct registration *registration);
+/*
+ * A check as the agent takes it, or, with `node`, as the catalog does for that node. `id` is what the path says.
+ * *ret_check is the caller's; the rest as above.
+ */
+int view_check_registration(const json_t *written, const char *id, const char *node, json_t **ret_check,
+                            char **ret_why);
+/* An instance as the catalog takes it for a node without an agent: "ID" and "Service" say what the path does. */
+int view_catalog_service(const json_t *written, const char *service, const char *id, json_t **ret_service,
+                         char **ret_why);
+/* A document of /v1/catalog/register; its "Node" says what the path does. */
+int view_node_registration(const json_t *written, const char *node, json_t **ret_document, char **ret_why);
+/* The service's name as what was written says it, borrowed, or NULL. */
+const char *view_service_said(const json_t *written);
 /* Whether the catalog's entry of the instance shows what was registered. */
 bool view_shows_registration(const json_t *entry, const json_t *document);
 

@@ -32,12 +32,14 @@ enum view_status view_instance_status(const json_t *entry)
     return worst;
 }
 
-bool view_has_live_agent(const json_t *entry)
+bool view_is_alive(const json_t *checks)
 {
-    const json_t *serf = view_select(json_object_get(entry, "Checks"), "CheckID", "serfHealth");
+    const json_t *serf = view_select(checks, "CheckID", "serfHealth");
 
     return serf && view_check_status(serf) == VIEW_PASSING;
 }
+
+bool view_has_live_agent(const json_t *entry) { return view_is_alive(json_object_get(entry, "Checks")); }
 
 /* ---- instances --------------------------------------------------------------------------------------------------- */
 

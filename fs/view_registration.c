@@ -290,6 +290,110 @@ void registration_clear(struct registration *registration)
     *registration = (struct registration){0};
 }
 
+/* ---- what is not an agent's instance ------------------------------------------------------------------------------
+ */
+
+/* A copy without what only shows; *ret is the caller's. */
+static int copy_written(const json_t *written, json_t **ret, char **ret_why)
+{
+    json_t *document;
+    int r;
+
+    if (!json_is_object(written))
+        return refuse(ret_why, "not a JSON object");
+    document = json_object();
+    r = document ? take_flat(written, document) : -ENOMEM;
+    if (r < 0)
+        json_decref(document);
+    else
+        *ret = document;
+    return r;
+}
+
+/* The document says `value` under `key` or one of its other spellings, or nothing; then it is made to. */
+static int settle_string(json_t *document, const char *const *spellings, const char *key, const char *value,
+                         char **ret_why)
+{
+    char *said = NULL;
+    int r = take_out(document, spellings, value, &said, ret_why);
+
+    free(said);
+    return r < 0 ? r : put_string(document, key, value);
+}
+
+int view_check_registration(const json_t *written, const char *id, const char *node, json_t **ret_check, char **ret_why)
+{
+    static const char *const id_keys[] = {"ID", "CheckID", "check_id", NULL}, *const node_keys[] = {"Node", NULL};
+    json_t *check = NULL;
+    int r = copy_written(written, &check, ret_why);
+
+    if (r < 0)
+        return r;
+    r = settle_string(check, id_keys, node ? "CheckID" : "ID", id, ret_why);
+    if (r == 0 && node)
+        r = settle_string(check, node_keys, "Node", node, ret_why);
+    if (r == 0 && !member(check, "Name"))
+        r = put_string(check, "Name", id);
+    if (r < 0)
+        json_decref(check);
+    else
+        *ret_check = check;
+    return r;
+}
+
+int view_catalog_service(const json_t *written, const char *service, const char *id, json_t **ret_service,
+                         char **ret_why)
+{
+    static const char *const id_keys[] = {"ID", NULL}, *const name_keys[] = {"Service", "Name", NULL};
+    json_t *document = NULL;
+    char *said = NULL;
+    int r = copy_written(written, &document, ret_why);
+
+    if (r < 0)
+        return r;
+    r = settle_string(document, id_keys, "ID", id, ret_why);
+    if (r == 0)
+        r = take_out(document, name_keys, service, &said, ret_why);
+    if (r == 0)
+        r = put_string(document, "Service", service ? service : said ? said : id);
+    free(said);
+    if (r < 0)
+        json_decref(document);
+    else
+        *ret_service = document;
+    return r;
+}
+
+const char *view_service_said(const json_t *written)
+{
+    const json_t *service = member(written, "Service");
+    const char *name;
+
+    if (json_is_object(service))
+        service = member(service, "Service");
+    if (!json_is_string(service))
+        service = member(written, "Name");
+    name = json_string_value(service);
+    return name && *name ? name : NULL;
+}
+
+int view_node_registration(const json_t *written, const char *node, json_t **ret_document, char **ret_why)
+{
+    static const char *const node_keys[] = {"Node", NULL};
+    json_t *document;
+    int r;
+
+    if (!json_is_object(written))
+        return refuse(ret_why, "not a JSON object");
+    document = json_copy((json_t *)written);
+    r = document ? settle_string(document, node_keys, "Node", node, ret_why) : -ENOMEM;
+    if (r < 0)
+        json_decref(document);
+    else
+        *ret_document = document;
+    return r;
+}
+
 /* ---- has it arrived? --------------------------------------------------------------------------------------------- */
 
 /* Absent and empty are the same; a registration has no more to say about tags than their order. */
