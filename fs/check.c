@@ -70,6 +70,15 @@ static int finish(struct op *op)
     return settle(op, &change->settle, NULL);
 }
 
+int check_expect(struct op *op, const char *id, bool gone)
+{
+    int r = expect(op, id, NULL, NULL, gone);
+
+    return r < 0 ? r : finish(op);
+}
+
+int check_settle(struct op *op) { return finish(op); }
+
 /* ---- registering ------------------------------------------------------------------------------------------------- */
 
 static int send_registration(struct op *op, enum catalog_owner owner, const char *node, json_t *check)

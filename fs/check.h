@@ -16,4 +16,8 @@ int check_deregister(struct op *op, const char *id, const char *node);
 /* "passing", "warning" or "critical", then optionally a note, for a TTL check of our agent. */
 int check_update(struct op *op, const char *id, const char *data, size_t len);
 
+/* After another request that adds or removes a check of our agent: waits until the catalog shows that. */
+int check_expect(struct op *op, const char *id, bool gone);
+int check_settle(struct op *op);
+
 #endif

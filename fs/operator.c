@@ -4,31 +4,13 @@
 #include "operator.h"
 
 #include "answer.h"
+#include "order.h"
 #include "single.h"
 #include "view.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* ---- orders ------------------------------------------------------------------------------------------------------ */
-
-/* One word on one line, blanks around it dropped: `out` has room for len + 1. -EINVAL for anything else. */
-static int one_word(const char *data, size_t len, char *out)
-{
-    static const char blanks[] = " \t\n";
-    size_t begin = 0, n;
-
-    while (begin < len && strchr(blanks, data[begin]) && data[begin])
-        begin++;
-    for (n = 0; begin + n < len && data[begin + n] && !strchr(blanks, data[begin + n]); n++)
-        out[n] = data[begin + n];
-    out[n] = '\0';
-    for (size_t i = begin + n; i < len; i++)
-        if (!data[i] || !strchr(blanks, data[i]))
-            return -EINVAL;
-    return n > 0 ? 0 : -EINVAL;
-}
 
 /* ---- Raft -------------------------------------------------------------------------------------------------------- */
 
@@ -77,39 +59,21 @@ static const struct kind kind_raft_peers = {.name = "peers", .mode = S_IFREG | 0
 
 static int remove_peer(struct op *op, struct inode *dir, const char *name, const char *data, size_t len)
 {
-    char *word;
-    int r;
+    static const struct order by_address = {"DELETE", "/v1/operator/raft/peer?address=", NULL, NULL};
+    static const struct order by_id = {"DELETE", "/v1/operator/raft/peer?id=", NULL, NULL};
 
     (void)dir, (void)name;
-    if (op->stage > 0) {
+    if (op->stage > 0)
         consul_expire(op->fs->consul, raft.path);
-        return op->result;
-    }
-    word = malloc(len + 1);
-    if (!word)
-        return -ENOMEM;
-    r = one_word(data, len, word);
-    if (r == 0) /* an address has a port; an ID has none */
-        r = answer_send(op, "DELETE",
-                        strchr(word, ':') ? "/v1/operator/raft/peer?address=" : "/v1/operator/raft/peer?id=", word,
-                        NULL);
-    free(word);
-    return r;
+    return order_send(op, memchr(data, ':', len) ? &by_address : &by_id, data, len); /* an address has a port */
 }
 
-static const struct kind kind_raft_remove_peer = {
-    .name = "remove-peer",
-    .mode = S_IFREG | 0200,
-    .flags = KIND_HIDDEN | KIND_DIRECT | KIND_ORDERS,
-    .store = remove_peer,
-};
+static const struct kind kind_raft_remove_peer = {ORDER_FILE("remove-peer"), .store = remove_peer};
 
 /* Written: the ID of the server that is to lead, or an empty line for any. */
 static int transfer_leader(struct op *op, struct inode *dir, const char *name, const char *data, size_t len)
 {
-    static const char path[] = "/v1/operator/raft/transfer-leader";
-    char *word;
-    int r;
+    static const struct order order = {"POST", "/v1/operator/raft/transfer-leader?id=", NULL, NULL};
 
     (void)dir, (void)name;
     if (op->stage > 0) {
@@ -117,23 +81,11 @@ static int transfer_leader(struct op *op, struct inode *dir, const char *name, c
         return op->result == -ENOENT ? -EOPNOTSUPP : op->result; /* there since Consul 1.15 */
     }
     if (len == 0 || (len == 1 && data[0] == '\n'))
-        return answer_send(op, "POST", path, "", NULL);
-    word = malloc(len + 1);
-    if (!word)
-        return -ENOMEM;
-    r = one_word(data, len, word);
-    if (r == 0)
-        r = answer_send(op, "POST", "/v1/operator/raft/transfer-leader?id=", word, NULL);
-    free(word);
-    return r;
+        return answer_send(op, "POST", "/v1/operator/raft/transfer-leader", "", NULL);
+    return order_send(op, &order, data, len);
 }
 
-static const struct kind kind_raft_transfer_leader = {
-    .name = "transfer-leader",
-    .mode = S_IFREG | 0200,
-    .flags = KIND_HIDDEN | KIND_DIRECT | KIND_ORDERS,
-    .store = transfer_leader,
-};
+static const struct kind kind_raft_transfer_leader = {ORDER_FILE("transfer-leader"), .store = transfer_leader};
 
 static const struct kind *const raft_rows[] = {
     &kind_raft_configuration, &kind_raft_peers, &kind_raft_remove_peer, &kind_raft_transfer_leader, NULL,
@@ -194,13 +146,11 @@ static int change_keys(struct op *op, const char *method, const char *data, size
         consul_expire(op->fs->consul, keys.path);
         return op->result;
     }
-    key = malloc(len + 1);
+    key = order_word(data, len);
     if (!key)
-        return -ENOMEM;
-    r = one_word(data, len, key);
-    document = r == 0 ? json_pack("{s:s}", "Key", key) : NULL;
-    if (r == 0)
-        r = document ? answer_send(op, method, keys.path, "", document) : -EINVAL;
+        return -EINVAL;
+    document = json_pack("{s:s}", "Key", key);
+    r = document ? answer_send(op, method, keys.path, "", document) : -EINVAL;
     json_decref(document);
     free(key);
     return r;
@@ -224,14 +174,9 @@ static int remove_key(struct op *op, struct inode *dir, const char *name, const 
     return change_keys(op, "DELETE", data, len);
 }
 
-#define KEY_ORDER(order, function)                                                                                     \
-    {                                                                                                                  \
-        .name = order, .mode = S_IFREG | 0200, .flags = KIND_HIDDEN | KIND_DIRECT | KIND_ORDERS, .store = function     \
-    }
-
-static const struct kind kind_install = KEY_ORDER("install", install_key);
-static const struct kind kind_use = KEY_ORDER("use", use_key);
-static const struct kind kind_remove = KEY_ORDER("remove", remove_key);
+static const struct kind kind_install = {ORDER_FILE("install"), .store = install_key};
+static const struct kind kind_use = {ORDER_FILE("use"), .store = use_key};
+static const struct kind kind_remove = {ORDER_FILE("remove"), .store = remove_key};
 
 static const struct kind *const keyring_rows[] = {&kind_keys, &kind_install, &kind_use, &kind_remove, NULL};
 

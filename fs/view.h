@@ -66,6 +66,12 @@ int view_owned_parse(const char *file, const char *local, const char *own, char 
  */
 int view_table(const char *const *titles, const json_t *rows, char **ret_data, size_t *ret_len);
 
+/* ---- view_members.c: what /v1/agent/members answers ---------------------------------------------------------------
+ */
+
+/* A table for people, as `consul members` prints it, by name. */
+int view_members(const json_t *members, char **ret_data, size_t *ret_len);
+
 /* ---- view_health.c: what /v1/health/service/X answers ------------------------------------------------------------ */
 
 /* In Consul's order of severity. */

@@ -78,6 +78,7 @@ static const struct rule {
     {413, 413, NULL, NULL, EFBIG, FINAL},
     {414, 414, NULL, NULL, ENAMETOOLONG, FINAL},
     {431, 431, NULL, NULL, ENAMETOOLONG, FINAL},
+    {415, 415, "Prometheus is not enabled", NULL, EOPNOTSUPP, FINAL},
     {429, 429, NULL, NULL, EAGAIN, UNAPPLIED},
     {400, 499, NULL, NULL, EINVAL, FINAL}, /* 400 itself, and its kin that Consul does not use */
 
