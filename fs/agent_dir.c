@@ -85,10 +85,16 @@ static int force_leave(struct op *op, struct inode *dir, const char *name, const
     return order_send(op, &order, data, len);
 }
 
+/* Leaving takes an agent 5 s on the LAN and 5 s on the WAN before it answers. */
+#define BARE_TIMEOUT_MS 60000
+
 /* Whatever is written, as long as it is a line: `echo > agent/leave`. */
 static int send_bare(struct op *op, const char *path)
 {
-    return op->stage > 0 ? op->result : answer_send(op, "PUT", path, "", NULL);
+    struct consul_request request = {
+        .method = "PUT", .path = path, .timeout_ms = BARE_TIMEOUT_MS, .intent = CONSUL_WRITE_STRICT};
+
+    return op->stage > 0 ? op->result : op_request(op, &request);
 }
 
 static int leave(struct op *op, struct inode *dir, const char *name, const char *data, size_t len)
