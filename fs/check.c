@@ -48,7 +48,10 @@ static int expect(struct op *op, const char *id, const char *node, const char *s
         node = local ? local : ""; /* not known yet: then nothing is shown, and the wait ends by time */
     if (change) {
         *change = (struct change){
-            .settle = {.path = answer_path("/v1/health/node/", node, ""), .is_shown = is_shown, .arg = change},
+            .settle = {.path = answer_path("/v1/health/node/", node, ""),
+                       .flags = CONSUL_BLOCKS,
+                       .is_shown = is_shown,
+                       .arg = change},
             .id = strdup(id),
             .status = status ? strdup(status) : NULL,
             .gone = gone,

@@ -59,6 +59,7 @@ static struct change *change_new(struct op *op, const char *service)
         return NULL;
     change->settle = (struct settle){
         .path = answer_path(INSTANCE_HEALTH, service, ""),
+        .flags = CONSUL_BLOCKS,
         .is_shown = is_shown,
         .arg = change,
     };

@@ -25,6 +25,8 @@ static void set_writer(struct handle *handle)
 {
     struct inode_table *table = &handle->fs->inodes;
 
+    if (handle->inode->kind->flags & KIND_ORDERS) /* it holds nothing that is still to be stored */
+        return;
     pthread_mutex_lock(&table->lock);
     handle->inode->writer = handle;
     pthread_mutex_unlock(&table->lock);
@@ -336,8 +338,14 @@ static int run_order(struct op *op)
     int r = op->new_parent ? 0 : place_of(op->fs, op->inode, &op->new_parent, &op->new_name);
 
     op->row = kind;
-    if (r == 0)
+    if (r == 0 && !op->stored_done)
         r = kind->store(op, op->new_parent, op->new_name, op->data, op->size);
+    if (r == 0 && !op->stored_done) {
+        op->stored_done = true;
+        op_rest_on_nothing(op);
+    }
+    if (r == 0 && !(kind->flags & KIND_DIRECT))
+        r = reread(op);
     if (r < 0)
         return r;
     if (op_claim_reply(op))
@@ -541,6 +549,8 @@ static int create_inode(struct op *op, const struct kind *kind, struct content *
     /* A new file that is appended to may have been created by another host meanwhile. */
     handle->replaces = (fresh && !(op->flags & O_APPEND)) || op->flags & O_TRUNC;
     handle->dirty = fresh ? !content : (op->flags & O_TRUNC) != 0;
+    if (kind->flags & KIND_ORDERS)
+        handle->replaces = handle->dirty = false;
     return reply_created(op, inode, handle);
 }
 

@@ -72,7 +72,7 @@ int settle(struct op *op, struct settle *settle, const json_t **ret_answer)
         if (op->result < 0)
             return settled(op, settle, NULL, ret_answer);
     }
-    r = op_read(op, settle->path, CONSUL_JSON, CONSUL_BLOCKS | CONSUL_OBJECTS, 0, &snapshot);
+    r = op_read(op, settle->path, CONSUL_JSON, settle->flags | CONSUL_OBJECTS, 0, &snapshot);
     if (r == -EINPROGRESS)
         return r;
     if (r < 0)

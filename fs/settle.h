@@ -10,7 +10,8 @@
 #include <jansson.h>
 
 struct settle {
-    char *path; /* GET that answers an array of objects, blocks, and shows the change in the end; owned */
+    char *path;     /* GET that answers an array of objects, blocks, and shows the change in the end; owned */
+    unsigned flags; /* of op_read(), besides CONSUL_OBJECTS */
     /* Does the answer show it? It is always asked with the same arg. */
     bool (*is_shown)(const json_t *answer, const void *arg);
     const void *arg;

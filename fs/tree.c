@@ -7,6 +7,7 @@
 #include "checks.h"
 #include "content.h"
 #include "datacenters.h"
+#include "events.h"
 #include "kv.h"
 #include "nodes.h"
 #include "operator.h"
@@ -19,8 +20,8 @@
 #include <string.h>
 
 static const struct kind *const root_rows[] = {
-    &kind_kv,       &kind_services,  &kind_nodes,       &kind_checks,   &kind_status,
-    &kind_sessions, &kind_agent_dir, &kind_datacenters, &kind_operator, NULL,
+    &kind_kv,        &kind_services, &kind_nodes,       &kind_checks,   &kind_status, &kind_sessions,
+    &kind_agent_dir, &kind_events,   &kind_datacenters, &kind_operator, NULL,
 };
 
 const struct kind kind_root = {.name = "", .mode = S_IFDIR | 0755, .rows = root_rows};

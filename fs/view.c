@@ -161,6 +161,25 @@ int view_line(const char *value, char **ret_data, size_t *ret_len)
     return text_end(&text, ret_data, ret_len);
 }
 
+int view_documents(const json_t *array, const char *member, const char *value, char **ret_data, size_t *ret_len)
+{
+    const json_t *object;
+    struct text text;
+    size_t i;
+    int r = text_begin(&text);
+
+    if (r < 0)
+        return r;
+    json_array_foreach(array, i, object)
+    {
+        if (strcmp(view_string(object, member), value) != 0)
+            continue;
+        json_dump_callback(object, to_stream, text.stream, JSON_COMPACT);
+        fputc('\n', text.stream);
+    }
+    return text_end(&text, ret_data, ret_len);
+}
+
 int view_lines(const json_t *array, char **ret_data, size_t *ret_len)
 {
     struct text text;

@@ -32,6 +32,8 @@ void text_drop(struct text *text);
 int view_document(const json_t *json, char **ret_data, size_t *ret_len);
 /* One value; "" is an empty file. */
 int view_line(const char *value, char **ret_data, size_t *ret_len);
+/* The objects of the array whose member is that string, each on a line of its own. */
+int view_documents(const json_t *array, const char *member, const char *value, char **ret_data, size_t *ret_len);
 /* One string of the array a line. */
 int view_lines(const json_t *array, char **ret_data, size_t *ret_len);
 
