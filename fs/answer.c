@@ -107,6 +107,17 @@ int answer_list_name(struct op *op, struct lister *lister, const char *consul_na
     return lister->emit(lister, name, found);
 }
 
+unsigned answer_minor_version(struct fs *fs)
+{
+    unsigned major = 0, minor = 0;
+
+    pthread_mutex_lock(&fs->agent.lock);
+    if (fs->agent.version && sscanf(fs->agent.version, "%u.%u", &major, &minor) != 2)
+        major = minor = 0;
+    pthread_mutex_unlock(&fs->agent.lock);
+    return major > 1 ? 1000 : minor;
+}
+
 /* ---- writing ----------------------------------------------------------------------------------------------------- */
 
 int answer_send(struct op *op, const char *method, const char *path, const char *name, const json_t *document)

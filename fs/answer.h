@@ -37,6 +37,10 @@ char *answer_datacenter(struct op *op);
 /* Lists `found` under the file name of a Consul name; one that cannot be a file name is left out and counted. */
 int answer_list_name(struct op *op, struct lister *lister, const char *consul_name, const struct found *found);
 
+/* The minor version of the agent's Consul 1 (8 of 1.8.7; of a later Consul 2, more than any); 0 while it is not known.
+ */
+unsigned answer_minor_version(struct fs *fs);
+
 /*
  * Sends a request whose body is the document (NULL: none), in the strict sense of CONSUL_WRITE_STRICT; `name` is
  * appended to the path, percent-encoded. Parks, as op_request().

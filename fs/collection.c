@@ -24,7 +24,7 @@ const char *collection_id(const struct collection *collection, const json_t *obj
     return view_string(object, id_member(collection));
 }
 
-static const char *name_of(const struct collection *collection, const json_t *object)
+const char *collection_name(const struct collection *collection, const json_t *object)
 {
     const char *name = view_string(object, collection->name);
 
@@ -54,7 +54,7 @@ static const json_t *select_named(const struct collection *collection, const jso
 
     json_array_foreach(list, i, object)
     {
-        if (strcmp(name_of(collection, object), name) == 0)
+        if (strcmp(collection_name(collection, object), name) == 0)
             return object;
     }
     return NULL;
@@ -135,9 +135,9 @@ int collection_list(struct op *op, struct inode *dir, struct lister *lister)
         return r;
     json_array_foreach(snapshot->json, i, object)
     {
-        if (!*name_of(collection, object))
+        if (!*collection_name(collection, object))
             return -EIO;
-        r = view_json_name(name_of(collection, object), name);
+        r = view_json_name(collection_name(collection, object), name);
         r = answer_list_document(op, lister, r, name, snapshot, collection->read ? NULL : object, row);
         if (r < 0)
             return r;
@@ -178,12 +178,18 @@ static int set_name(struct op *op, const struct collection *collection, const ch
     return -EINVAL;
 }
 
+/* Then the path says the ID, and the document may give it a name. */
+static bool is_unnamed(const struct collection *collection, const json_t *current)
+{
+    return current && !*view_string(current, collection->name);
+}
+
 static int prepare(struct op *op, const struct collection *collection, const char *key, json_t *document,
                    const json_t *current)
 {
     int r = collection->prepare ? collection->prepare(op, key, document, current) : 0;
 
-    if (r == 0 && !collection->names_itself)
+    if (r == 0 && !collection->names_itself && !is_unnamed(collection, current))
         r = set_name(op, collection, key, document);
     if (r == 0 && current && collection->id)
         r = json_object_set_new(document, collection->id, json_string(collection_id(collection, current))) < 0 ? -ENOMEM
@@ -199,15 +205,18 @@ static int send(struct op *op, const struct collection *collection, const json_t
         answer_refuse(op, collection->list, current ? "it cannot be changed once it is there" : "it cannot be created");
         return -EPERM;
     }
-    return answer_send(op, request->method, request->path, current ? collection_id(collection, current) : "", document);
+    return answer_send(op, request->method, request->path,
+                       current && !request->bare ? collection_id(collection, current) : "", document);
 }
 
 static int begin(struct op *op, const struct collection *collection, const char *key, const char *data, size_t len)
 {
     const json_t *current = NULL;
     json_t *document;
-    int r = collection_select(op, collection, key, &current, NULL);
+    int r = collection->may_write ? collection->may_write(op) : 0;
 
+    if (r == 0)
+        r = collection_select(op, collection, key, &current, NULL);
     if (r < 0 && r != -ENOENT)
         return r;
     document = json_loadb(data, len, 0, NULL);
@@ -280,6 +289,8 @@ int collection_unlink(struct op *op, struct inode *dir, const char *name)
     }
     if (r == 0 && !collection->destroy.path)
         r = -EPERM;
+    if (r == 0 && collection->may_write)
+        r = collection->may_write(op);
     if (r == 0)
         r = collection_select(op, collection, key, &object, NULL);
     if (r < 0)
@@ -298,7 +309,7 @@ static int show_target(const struct collection *collection, const struct consul_
                        const json_t *object, struct found *found)
 {
     char file[NAME_SIZE], *target;
-    int r = view_json_name(name_of(collection, object), file), len;
+    int r = view_json_name(collection_name(collection, object), file), len;
 
     if (r < 0)
         return r;

@@ -14,6 +14,7 @@
 struct collection_request {
     const char *method;
     const char *path; /* NULL: there is no such request */
+    bool bare;        /* the document says what it is about: no ID follows */
 };
 
 struct collection {
@@ -35,6 +36,8 @@ struct collection {
      * errno after answer_refuse(). May park. NULL: nothing to do.
      */
     int (*prepare)(struct op *op, const char *name, json_t *document, const json_t *current);
+    /* 0, or a negative errno after answer_refuse(), before anything is written or removed. NULL: always. */
+    int (*may_write)(struct op *op);
 };
 
 /* What op->row->of is. */
@@ -52,6 +55,8 @@ int collection_unlink(struct op *op, struct inode *dir, const char *name);
  */
 int collection_select(struct op *op, const struct collection *collection, const char *name, const json_t **ret_object,
                       struct consul_snapshot **ret_snapshot);
+/* What an object of the list is called: its name, or its ID where it has none. */
+const char *collection_name(const struct collection *collection, const json_t *object);
 /* The ID of an object of the list, or "". */
 const char *collection_id(const struct collection *collection, const json_t *object);
 /* Reads the whole document of that ID; borrowed until the run ends. */

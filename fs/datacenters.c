@@ -6,9 +6,11 @@
 
 #include "answer.h"
 #include "checks.h"
+#include "config_entries.h"
 #include "kv.h"
 #include "name.h"
 #include "nodes.h"
+#include "queries.h"
 #include "services.h"
 #include "sessions.h"
 #include "single.h"
@@ -127,8 +129,8 @@ static int list_own(struct op *op, struct inode *dir, struct lister *lister)
     return list(op, lister, true);
 }
 
-static const struct kind *const datacenter_rows[] = {&kind_kv,     &kind_services, &kind_nodes,
-                                                     &kind_checks, &kind_sessions, NULL};
+static const struct kind *const datacenter_rows[] = {&kind_kv,       &kind_services, &kind_nodes,  &kind_checks,
+                                                     &kind_sessions, &kind_queries,  &kind_config, NULL};
 
 const struct kind kind_datacenter = {
     .mode = S_IFDIR | 0755,

@@ -5,12 +5,15 @@
 
 #include "agent_dir.h"
 #include "checks.h"
+#include "config_entries.h"
+#include "connect.h"
 #include "content.h"
 #include "datacenters.h"
 #include "events.h"
 #include "kv.h"
 #include "nodes.h"
 #include "operator.h"
+#include "queries.h"
 #include "self.h"
 #include "services.h"
 #include "sessions.h"
@@ -20,8 +23,8 @@
 #include <string.h>
 
 static const struct kind *const root_rows[] = {
-    &kind_kv,        &kind_services, &kind_nodes,       &kind_checks,   &kind_status, &kind_sessions,
-    &kind_agent_dir, &kind_events,   &kind_datacenters, &kind_operator, NULL,
+    &kind_kv,     &kind_services, &kind_nodes,  &kind_checks,  &kind_status,      &kind_sessions, &kind_agent_dir,
+    &kind_events, &kind_queries,  &kind_config, &kind_connect, &kind_datacenters, &kind_operator, NULL,
 };
 
 const struct kind kind_root = {.name = "", .mode = S_IFDIR | 0755, .rows = root_rows};

@@ -92,6 +92,7 @@ static const struct rule {
     {500, 599, "Keyring is empty", NULL, EOPNOTSUPP, FINAL}, /* gossip is not encrypted */
     {500, 599, "Connect must be enabled", NULL, EOPNOTSUPP, FINAL},
     {500, 599, "Connect is disabled", NULL, EOPNOTSUPP, FINAL},
+    {500, 599, "invalid config entry kind", NULL, EOPNOTSUPP, FINAL},
     {500, 599, "No path to datacenter", NULL, EHOSTUNREACH, FINAL},
     {500, 599, "Remote DC has no server currently reachable", NULL, EHOSTUNREACH, FINAL},
     {500, 599, "UUID must be", NULL, EINVAL, FINAL},
