@@ -70,6 +70,8 @@ def test_leaf_certificates_rotate(new_agent, mount):
         configuration = {"Provider": "consul", "Config": {"PrivateKey": key, "RootCert": made, "LeafCertTTL": "72h",
                                                           "IntermediateCertTTL": "8760h"}}
         (mnt / "connect/ca.json").write_text(json.dumps(configuration))
+        wait_until(lambda: made.strip() in agent.get("/v1/agent/connect/ca/roots").text.replace("\\n", "\n"),
+                   "the agent has the new root", 60)
         wait_until(lambda: made.strip() in (mnt / "connect/roots.pem").read_text(), "the new root", 30)
         assert root.strip() in (mnt / "connect/roots.pem").read_text()
         wait_until(lambda: certificate.read_text() != before, "the leaf is signed anew", 75)
