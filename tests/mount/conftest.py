@@ -3,12 +3,14 @@
 import shutil
 import signal
 import threading
+import uuid
 
 import pytest
 
 pytest.register_assert_rewrite("harness")
 
-from harness.agent import Agent, consul_binary  # noqa: E402  (after the rewrite is registered)
+from harness.agent import Agent, acl_settings, consul_binary  # noqa: E402  (after the rewrite is registered)
+from harness.groups import Cluster, ServerAndClient, TwoDatacenters  # noqa: E402
 from harness.health import HealthServer  # noqa: E402
 from harness.mount import BINARY, Mount  # noqa: E402
 from harness.proxy import Proxy  # noqa: E402
@@ -61,6 +63,71 @@ def new_agent(consul, tmp_path):
     yield make
     for agent in agents:
         agent.kill()
+
+
+# Starting these takes seconds: once for each file that uses them. Every test finds them running and empty.
+
+
+def started(what):
+    """Kills it at the end, also when it does not start."""
+    try:
+        yield what.start()
+    finally:
+        what.kill()
+
+
+def healed(group):
+    group.heal().wipe()
+    return group
+
+
+@pytest.fixture(scope="module")
+def started_acl_agent(consul, tmp_path_factory):
+    token = str(uuid.uuid4())
+    yield from started(Agent(consul, tmp_path_factory.mktemp("acl"), token=token, acl=acl_settings(token)))
+
+
+@pytest.fixture
+def acl_agent(started_acl_agent):
+    """
+    An agent with ACLs that deny by default; `acl_agent.token` is its management token, which its helpers use.
+    `acl_agent.new_token(rules)` makes others.
+    """
+    started_acl_agent.wait_ready().wipe()
+    return started_acl_agent
+
+
+@pytest.fixture(scope="module")
+def started_datacenters(consul, tmp_path_factory):
+    yield from started(TwoDatacenters(consul, tmp_path_factory.mktemp("datacenters")))
+
+
+@pytest.fixture
+def two_datacenters(started_datacenters):
+    """`near` is an agent of dc1, `far` one of dc2."""
+    return healed(started_datacenters)
+
+
+@pytest.fixture(scope="module")
+def started_cluster(consul, tmp_path_factory):
+    yield from started(Cluster(consul, tmp_path_factory.mktemp("cluster")))
+
+
+@pytest.fixture
+def cluster(started_cluster):
+    """Three `servers`, of which one is the `leader`, and a `client` agent. What a test kills runs again for the next."""
+    return healed(started_cluster)
+
+
+@pytest.fixture(scope="module")
+def started_client(consul, tmp_path_factory):
+    yield from started(ServerAndClient(consul, tmp_path_factory.mktemp("client")))
+
+
+@pytest.fixture
+def client_agent(started_client):
+    """A client agent; its server is another process and another node."""
+    return healed(started_client).client
 
 
 @pytest.fixture

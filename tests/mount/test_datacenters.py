@@ -5,51 +5,14 @@ import os
 
 import pytest
 
-from harness.agent import Agent
 from harness.programs import fails_with, sh
 from harness.wait import wait_equal, wait_until
 from errno import EHOSTUNREACH, EIO, ENOENT, ETIMEDOUT
 
 
-class Pair:
-    """Two servers, each its own datacenter, joined over the WAN."""
-
-    def __init__(self, consul, directory):
-        self.near = Agent(consul, directory, node="n1", dev=False)
-        self.far = Agent(consul, directory, node="n2", dev=False, datacenter="dc2", retry_join_wan=[self.near.wan])
-
-    def start(self):
-        for agent in (self.near, self.far):
-            agent.start()
-        for agent in (self.near, self.far):
-            agent.wait_ready(60)
-        self.wait_joined()
-        return self
-
-    def wait_joined(self):
-        wait_until(lambda: self.near.get("/v1/catalog/datacenters").json() == ["dc1", "dc2"], "they know each other", 60)
-        wait_until(lambda: self.near.get("/v1/catalog/nodes", dc="dc2").ok, "the near asks the far", 60)
-        wait_until(lambda: self.far.get("/v1/catalog/nodes", dc="dc1").ok, "the far asks the near", 60)
-
-    def kill(self):
-        for agent in (self.near, self.far):
-            agent.kill()
-
-
-@pytest.fixture(scope="module")
-def started_pair(consul, tmp_path_factory):
-    pair = Pair(consul, tmp_path_factory.mktemp("datacenters"))
-    try:
-        yield pair.start()
-    finally:
-        pair.kill()
-
-
 @pytest.fixture
-def pair(started_pair):
-    started_pair.near.wipe()
-    started_pair.far.wipe()
-    return started_pair
+def pair(two_datacenters):
+    return two_datacenters
 
 
 @pytest.fixture
@@ -136,26 +99,21 @@ def test_a_datacenter_that_is_known_costs_no_request(mount, pair, proxy_for):
     assert len(seen.not_blocking.matching(path="/v1/catalog/datacenters")) <= 1 and len(seen.not_blocking) <= 1
 
 
-def test_a_dead_datacenter_is_an_error_and_ours_goes_on(consul, tmp_path, mount):
-    pair = Pair(consul, tmp_path)
-    try:
-        pair.start()
-        pair.near.kv_set("a", b"near")
-        mnt = mount(pair.near, timeout=3, stale=0)
-        mnt.expect_log()
-        assert (mnt / "kv/a").read_text() == "near"
-        pair.far.kill()
-        for path in ("kv/a", "services/web", "nodes/n2"):
-            with fails_with(EHOSTUNREACH, ETIMEDOUT, EIO):
-                (mnt / "datacenters/dc2" / path).read_text()
+def test_a_dead_datacenter_is_an_error_and_ours_goes_on(mount, pair):
+    pair.near.kv_set("a", b"near")
+    mnt = mount(pair.near, timeout=3, stale=0)
+    mnt.expect_log()
+    assert (mnt / "kv/a").read_text() == "near"
+    pair.far.kill()
+    for path in ("kv/a", "services/web", "nodes/n2"):
         with fails_with(EHOSTUNREACH, ETIMEDOUT, EIO):
-            os.listdir(mnt / "datacenters/dc2/kv")
-        # No outage of ours: nothing was given up, and nothing is said to be.
-        assert (mnt / "kv/a").read_text() == "near"
-        assert "state connected" in (mnt / ".consulfs/status").read_text()
-        (mnt / "kv/b").write_text("2")
-        assert pair.near.kv_get("b") == b"2"
-        with fails_with(ENOENT):
-            (mnt / "datacenters/dc3/kv/a").read_text()
-    finally:
-        pair.kill()
+            (mnt / "datacenters/dc2" / path).read_text()
+    with fails_with(EHOSTUNREACH, ETIMEDOUT, EIO):
+        os.listdir(mnt / "datacenters/dc2/kv")
+    # No outage of ours: nothing was given up, and nothing is said to be.
+    assert (mnt / "kv/a").read_text() == "near"
+    assert "state connected" in (mnt / ".consulfs/status").read_text()
+    (mnt / "kv/b").write_text("2")
+    assert pair.near.kv_get("b") == b"2"
+    with fails_with(ENOENT):
+        (mnt / "datacenters/dc3/kv/a").read_text()

@@ -4,6 +4,7 @@ import concurrent.futures
 import http.client
 import time
 
+import consul
 import pytest
 import requests
 import urllib3
@@ -41,22 +42,42 @@ def test_paused_agent_accepts_and_does_not_answer(new_agent):
     assert agent.get("/v1/status/leader").ok
 
 
-def test_three_servers_and_a_client(new_agent):
-    first = new_agent(ready=False, node="s1", dev=False, bootstrap_expect=3)
-    others = [
-        new_agent(ready=False, node=f"s{n}", dev=False, bootstrap_expect=3, retry_join=[first.lan]) for n in (2, 3)
-    ]
-    client = new_agent(ready=False, node="c1", dev=False, server=False, retry_join=[first.lan])
-    for agent in (first, *others, client):
-        agent.wait_ready()
-    assert len(client.client.status.peers()) == 3
+def test_three_servers_and_a_client(cluster):
+    assert len(cluster.client.client.status.peers()) == 3
+    cluster.client.kv_set("a", b"value")
+    killed = cluster.kill_leader()
+    assert cluster.leader is not killed
+    wait_until(lambda: cluster.client.get("/v1/kv/a").ok, "a new leader answers", timeout=30)
 
 
-def test_second_datacenter(new_agent):
-    one = new_agent(node="one")
-    two = new_agent(node="two", datacenter="dc2", retry_join_wan=[one.wan])
-    wait_until(lambda: sorted(two.client.catalog.datacenters()) == ["dc1", "dc2"], "both know both")
-    assert one.get("/v1/catalog/nodes", dc="dc2").json()[0]["Node"] == "two"
+def test_what_was_killed_is_there_again(cluster):
+    assert all(server.running for server in cluster.servers) and cluster.client.kv_keys() == []
+
+
+def test_second_datacenter(two_datacenters):
+    near, far = two_datacenters.near, two_datacenters.far
+    assert near.get("/v1/catalog/nodes", dc="dc2").json()[0]["Node"] == far.node
+
+
+def test_client_agent(client_agent):
+    client_agent.register("web", Port=80)
+    assert {node["Node"] for node in client_agent.get("/v1/catalog/nodes").json()} == {"s1", "c1"}
+    assert client_agent.get("/v1/status/peers").json() != [f"{client_agent.host}:{client_agent.server_port}"]
+
+
+def test_acl_agent(acl_agent):
+    acl_agent.kv_set("a/b", b"value")
+    reader = acl_agent.new_token('key_prefix "a/" { policy = "read" }')
+    kv = acl_agent.client.kv
+    assert kv.get("a/b", token=reader)[1]["Value"] == b"value"
+    with pytest.raises(consul.ACLPermissionDenied):
+        kv.put("a/b", "changed", token=reader)
+    assert get(acl_agent, "/v1/kv/a/b").status_code == 403
+
+
+def test_acl_agent_is_wiped(acl_agent):
+    assert acl_agent.kv_keys() == []
+    assert len(acl_agent.get("/v1/acl/tokens").json()) == 2 and len(acl_agent.get("/v1/acl/policies").json()) == 1
 
 
 def test_proxy_passes_everything_through(agent, proxy):

@@ -9,6 +9,7 @@ import random
 import signal
 import socket
 import subprocess
+import uuid
 from pathlib import Path
 from urllib.parse import quote
 
@@ -19,10 +20,27 @@ from harness.wait import wait_until
 
 FETCH_CONSUL = Path(__file__).resolve().parents[2] / "fetch-consul"
 
-# Below the kernel's ephemeral ports, so that no outgoing connection takes one while its agent is restarting.
-PORTS = range(10000, 30000)
+# What pytest-xdist calls this process, gw0 and so on: each has addresses and ports that no other one chooses.
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 
-_numbers = itertools.count(1)  # 127.0.0.1 is left to the tests' own servers
+# Below the kernel's ephemeral ports, so that no outgoing connection takes one while its agent is restarting.
+PORTS = range(10000 + _WORKER, 30000, _WORKERS)
+
+# 127.0.0.1 is left to the tests' own servers.
+_addresses = map(str, itertools.islice(ipaddress.ip_network(f"127.{_WORKER}.0.0/16"), 2, None))
+_numbers = itertools.count(1)
+
+
+# What Consul itself makes.
+ANONYMOUS = "00000000-0000-0000-0000-000000000002"
+GLOBAL_MANAGEMENT = "00000000-0000-0000-0000-000000000001"
+
+
+def acl_settings(token, default_policy="deny"):
+    """For an agent whose management token this is. The agent itself needs one to keep its services in the catalog."""
+    tokens = {"master": token, "agent": token}
+    return {"enabled": True, "default_policy": default_policy, "enable_token_persistence": False, "tokens": tokens}
 
 
 def consul_binary():
@@ -53,7 +71,7 @@ class Agent:
     def __init__(self, binary, directory, node="n1", dev=True, token=None, **config):
         number = next(_numbers)
         self.node = node
-        self.host = str(ipaddress.ip_address("127.0.0.1") + number)
+        self.host = next(_addresses)
         self.token = token
         self.process = None
         self.directory = Path(directory) / f"agent-{number}-{node}"
@@ -137,6 +155,10 @@ class Agent:
     def resume(self):
         self.process.send_signal(signal.SIGCONT)
 
+    @property
+    def running(self):
+        return self.process is not None and self.process.poll() is None
+
     def kill(self):
         """Ends it as a crash would. Nothing is lost by that which a test could want, and SIGTERM takes seconds."""
         if self.process:
@@ -215,10 +237,45 @@ class Agent:
 
         wait_until(has_it, f"the catalog has {check_id} {status}")
 
+    # ACLs, where they are on and our token is a management one
+
+    def new_policy(self, rules, name=None):
+        """A policy's name. The rules are HCL, or JSON as a dictionary."""
+        name = name or f"policy-{uuid.uuid4()}"
+        rules = rules if isinstance(rules, str) else json.dumps(rules)
+        self.put("/v1/acl/policy", {"Name": name, "Rules": rules})
+        return name
+
+    def new_token(self, rules=None, **more):
+        """The SecretID of a new token with these rules: agent.new_token('key_prefix "a/" { policy = "read" }')."""
+        policies = more.pop("Policies", [])
+        if rules is not None:
+            policies = policies + [{"Name": self.new_policy(rules)}]
+        return self.put("/v1/acl/token", {"Policies": policies, **more}).json()["SecretID"]
+
+    def _wipe_acl(self):
+        # What a method or a role is referred to by goes with it.
+        for method in self.get("/v1/acl/auth-methods").json():
+            self.delete(f"/v1/acl/auth-method/{quote(method['Name'], safe='')}")
+        for token in self.get("/v1/acl/tokens").json():
+            own = self.get(f"/v1/acl/token/{token['AccessorID']}").json()["SecretID"] == self.token
+            if token["AccessorID"] != ANONYMOUS and not own:
+                self.delete(f"/v1/acl/token/{token['AccessorID']}")
+        anonymous = self.get(f"/v1/acl/token/{ANONYMOUS}").json()
+        if anonymous.get("Policies") or anonymous.get("Roles"):
+            self.put(f"/v1/acl/token/{ANONYMOUS}", {"Policies": [], "Roles": []})
+        for role in self.get("/v1/acl/roles").json():
+            self.delete(f"/v1/acl/role/{role['ID']}")
+        for policy in self.get("/v1/acl/policies").json():
+            if policy["ID"] != GLOBAL_MANAGEMENT:
+                self.delete(f"/v1/acl/policy/{policy['ID']}")
+
     # Clearing
 
-    def wipe(self):
-        """Leaves the agent as it was when it had started."""
+    def wipe(self, keep_nodes=()):
+        """Leaves the agent as it was when it had started. `keep_nodes` are those of other agents."""
+        if "acl" in self.settings:
+            self._wipe_acl()
         self.delete("/v1/kv/", recurse="")
         for session in self.get("/v1/session/list").json():
             self.put(f"/v1/session/destroy/{session['ID']}")
@@ -227,7 +284,7 @@ class Agent:
         for check in self.get("/v1/agent/checks").json():
             self.put(f"/v1/agent/check/deregister/{quote(check)}")
         for node in self.get("/v1/catalog/nodes").json():
-            if node["Node"] != self.node:
+            if node["Node"] != self.node and node["Node"] not in keep_nodes:
                 self.put("/v1/catalog/deregister", {"Node": node["Node"]})
         # The agent takes its services off the catalog behind the request.
         wait_until(lambda: self.get("/v1/catalog/services").json() == {"consul": []}, "the catalog is empty again")
