@@ -60,7 +60,7 @@ int answer_list_document(struct op *op, struct lister *lister, int r, const char
         fs_name_left_out(op->fs);
         return 0;
     }
-    if (r == 0 && lister->with_content)
+    if (r == 0 && json && lister->with_content)
         r = answer_show_document(&found, snapshot, json);
     return r < 0 ? r : lister->emit(lister, name, &found);
 }

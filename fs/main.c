@@ -206,6 +206,9 @@ static void destroy_fs(struct fs *fs)
     agent_destroy(&fs->agent);
     made_destroy(&fs->made);
     aliases_destroy(&fs->aliases);
+    if (fs->bootstrapped)
+        explicit_bzero(fs->bootstrapped, strlen(fs->bootstrapped));
+    free(fs->bootstrapped);
     phantoms_destroy(&fs->phantoms);
     refusals_destroy(&fs->refusals);
     pthread_mutex_destroy(&fs->open_lock);

@@ -3,6 +3,7 @@
  */
 #include "tree.h"
 
+#include "acl.h"
 #include "agent_dir.h"
 #include "checks.h"
 #include "config_entries.h"
@@ -23,8 +24,9 @@
 #include <string.h>
 
 static const struct kind *const root_rows[] = {
-    &kind_kv,     &kind_services, &kind_nodes,  &kind_checks,  &kind_status,      &kind_sessions, &kind_agent_dir,
-    &kind_events, &kind_queries,  &kind_config, &kind_connect, &kind_datacenters, &kind_operator, NULL,
+    &kind_kv,       &kind_services, &kind_nodes,       &kind_checks,   &kind_status,
+    &kind_sessions, &kind_acl,      &kind_agent_dir,   &kind_events,   &kind_queries,
+    &kind_config,   &kind_connect,  &kind_datacenters, &kind_operator, NULL,
 };
 
 const struct kind kind_root = {.name = "", .mode = S_IFDIR | 0755, .rows = root_rows};
