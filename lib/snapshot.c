@@ -85,6 +85,52 @@ static bool has_shape(const json_t *json, unsigned flags)
 }
 
 /* Network thread, no lock. `old` lends its unchanged entries. */
+/*
+ * jansson's integers are int64, and a larger literal fails the whole document: serial numbers of certificates are
+ * uint64. Such a literal becomes a string of the same digits.
+ */
+static int quote_large_numbers(const char *body, size_t len, struct consul_buf *buf)
+{
+    bool in_string = false;
+    size_t from = 0, i = 0, n;
+    int r = 0;
+
+    while (r == 0 && i < len) {
+        if (in_string || body[i] < '0' || body[i] > '9') {
+            if (in_string && body[i] == '\\')
+                i++;
+            else if (body[i] == '"')
+                in_string = !in_string;
+            i++;
+            continue;
+        }
+        n = strspn(body + i, "0123456789+-.eE");
+        if (strspn(body + i, "0123456789") == n && n >= 19) { /* digits only: an integer */
+            r = consul_buf_append(buf, body + from, i - from);
+            if (r == 0)
+                r = consul_buf_printf(buf, "\"%.*s\"", (int)n, body + i);
+            from = i + n;
+        }
+        i += n;
+    }
+    return r < 0 || from >= len ? r : consul_buf_append(buf, body + from, len - from);
+}
+
+static json_t *parse(const char *body, size_t len)
+{
+    json_error_t error;
+    json_t *json = json_loadb(body, len, JSON_DECODE_ANY | JSON_ALLOW_NUL, &error);
+    struct consul_buf buf;
+
+    if (json || json_error_code(&error) != json_error_numeric_overflow)
+        return json;
+    consul_buf_init(&buf, len * 2 + 64);
+    if (quote_large_numbers(body, len, &buf) == 0)
+        json = json_loadb(buf.data, buf.len, JSON_DECODE_ANY | JSON_ALLOW_NUL, NULL);
+    consul_buf_free(&buf);
+    return json;
+}
+
 int snapshot_decode(enum consul_format format, unsigned flags, const struct http_request *request,
                     const struct consul_snapshot *old, struct consul_snapshot **ret_snapshot)
 {
@@ -100,7 +146,7 @@ int snapshot_decode(enum consul_format format, unsigned flags, const struct http
     snapshot->hash = snapshot_hash(body, request->answer.len) ^ (uint64_t)request->status;
     switch (format) {
     case CONSUL_JSON:
-        snapshot->json = json_loadb(body, request->answer.len, JSON_DECODE_ANY | JSON_ALLOW_NUL, NULL);
+        snapshot->json = parse(body, request->answer.len);
         if (!snapshot->json || !has_shape(snapshot->json, flags))
             r = -EIO;
         break;

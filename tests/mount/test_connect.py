@@ -129,3 +129,12 @@ def test_without_connect(new_agent, mount):
     done = sh("cat connect/leaf/web/cert.pem", cwd=mnt.path, check=False)
     assert done.returncode != 0
     assert sh("ls -lR connect", cwd=mnt.path).stderr == ""
+
+
+def test_numbers_that_need_64_bits(mount, agent, proxy):
+    """Serial numbers are unsigned; the parser's integers are not."""
+    mnt = mount(proxy)
+    document = b'{"ActiveRootID": "a", "Roots": [{"SerialNumber": 18446744073709551615, "Name": "1 \\" 99999999999999999999"}]}'
+    with proxy.fault(Answer(200, document), path="/v1/agent/connect/ca/roots"):
+        root = json.loads((mnt / "connect/roots.json").read_text())["Roots"][0]
+    assert root == {"SerialNumber": "18446744073709551615", "Name": '1 " 99999999999999999999'}
