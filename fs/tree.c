@@ -95,7 +95,16 @@ static int list_row(struct op *op, struct inode *dir, const struct kind *row, st
     return lister->emit(lister, row->name, &found);
 }
 
-/* What may not be read is left out; but a directory of which nothing may be read is not to look empty. */
+/* A row that shows in listings only what Consul says. */
+static bool is_read(const struct kind *row)
+{
+    return row->list || S_ISDIR(row->mode) || (row->find && !(row->flags & KIND_HIDDEN));
+}
+
+/*
+ * A file that may not be read is there all the same; but names that may not be read are an error, and a directory of
+ * which nothing may be read is not to look empty.
+ */
 int tree_list(struct op *op, struct inode *dir, struct lister *lister)
 {
     const struct kind *const *row = dir->kind->rows;
@@ -104,10 +113,10 @@ int tree_list(struct op *op, struct inode *dir, struct lister *lister)
 
     for (; row && *row; row++) {
         r = list_row(op, dir, *row, lister);
-        if (r < 0 && r != -EACCES)
+        if (r < 0 && (r != -EACCES || (*row)->list))
             return r;
         denied = denied || r == -EACCES;
-        read = read || (r == 0 && ((*row)->list || (*row)->find || S_ISDIR((*row)->mode)));
+        read = read || (r == 0 && is_read(*row));
     }
     if (denied)
         op->watched_all = false;
