@@ -109,6 +109,23 @@ static size_t txn_ops_of(const char *version)
     return major > 1 || minor >= 14 ? 128 : 64;
 }
 
+/* Results-Filtered-By-ACLs came with 1.11. */
+static bool tells_filtered(const char *version)
+{
+    unsigned major = 0, minor = 0;
+
+    return version && sscanf(version, "%u.%u", &major, &minor) == 2 && (major > 1 || minor >= 11);
+}
+
+static void learn_acl(struct fs *fs, const json_t *debug)
+{
+    const json_t *enabled = json_object_get(debug, "ACLsEnabled");
+
+    if (json_is_boolean(enabled))
+        fs->acl = json_is_true(enabled) ? ACL_ON : ACL_OFF;
+    fs->tells_filtered = tells_filtered(fs->agent.version);
+}
+
 static void learn(struct fs *fs, const char *body)
 {
     json_t *self = json_loads(body, 0, NULL);
@@ -124,9 +141,27 @@ static void learn(struct fs *fs, const char *body)
     if (json_integer_value(max_value) > 0)
         limit = (size_t)json_integer_value(max_value);
     consul_set_kv_limits(fs->consul, limit, txn_ops_of(fs->agent.version));
+    learn_acl(fs, json_object_get(self, "DebugConfig"));
     pthread_mutex_unlock(&fs->agent.lock);
     json_decref(self);
 }
+
+/* Where the agent's own words were none: whoever has ACLs knows our token, or denies it. */
+static void ask_for_acl(struct fs *fs)
+{
+    char *body = NULL;
+    int r = ask(fs, "/v1/acl/token/self", &body);
+
+    if (r == -EOPNOTSUPP)
+        fs->acl = ACL_OFF;
+    else if (r == 0 || r == -EACCES)
+        fs->acl = ACL_ON;
+    free(body);
+}
+
+void agent_denied(struct fs *fs) { fs->acl = ACL_ON; }
+
+bool agent_may_hide(struct fs *fs) { return fs->acl != ACL_OFF && !fs->tells_filtered; }
 
 int agent_connect(struct fs *fs, char **ret_error)
 {
@@ -146,6 +181,8 @@ int agent_connect(struct fs *fs, char **ret_error)
     else
         log_line(LOG_WARNING, "the agent does not tell about itself (agent:read?); its own services show as NAME@NODE");
     free(body);
+    if (fs->acl == ACL_UNKNOWN)
+        ask_for_acl(fs);
     return 0;
 }
 

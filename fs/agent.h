@@ -16,4 +16,9 @@ int agent_connect(struct fs *fs, char **ret_error);
 int agent_connect_later(struct fs *fs);
 void agent_stop(struct fs *fs);
 
+/* Consul denied something. */
+void agent_denied(struct fs *fs);
+/* Whether what a list does not have may be there all the same, without the server saying that it left something out. */
+bool agent_may_hide(struct fs *fs);
+
 #endif

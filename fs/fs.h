@@ -51,6 +51,9 @@ enum counter {
 
 extern const char *const counter_names[COUNTERS];
 
+/* Whether the servers have ACLs, and so may leave things out of a list. */
+enum acl_state { ACL_UNKNOWN, ACL_OFF, ACL_ON };
+
 /* What the agent said of itself when it was first reached. Guarded by `lock`; strings are only set, never changed. */
 struct agent_facts {
     pthread_mutex_t lock;
@@ -80,6 +83,8 @@ struct fs {
     struct made made;
     struct aliases aliases;
     struct agent_facts agent;
+    _Atomic enum acl_state acl;
+    atomic_bool tells_filtered; /* the servers are known to say so when they left something out */
     struct fastest *fastest;
     struct inode *top;                /* the root of all: the tree's own table */
     struct inode *root;               /* what is mounted: top, or below it with root= */

@@ -305,6 +305,32 @@ static int find_uncovered(struct op *op, const char *prefix, const char *key, bo
     return ret_place->entry ? 0 : find_key(op, key, ret_place);
 }
 
+/*
+ * What a list does not have may be hidden by ACLs. Consul answers for a key by itself: -EACCES where it denies it. A
+ * token for what is below the name only (`key_prefix "a/"`) must be able to make the directory, though.
+ */
+static int find_hidden(struct op *op, const char *key, struct place *ret_place)
+{
+    char *marker = NULL;
+    struct place place;
+    int r = find_key(op, key, ret_place);
+
+    if (r == -EACCES && key[strlen(key) - 1] != '/') {
+        if (asprintf(&marker, "%s/", key) < 0)
+            return -ENOMEM;
+        r = find_key(op, marker, &place);
+        r = r == 0 ? -ENOENT : r;
+        free(marker);
+    }
+    return r;
+}
+
+static bool may_be_hidden(struct op *op, const char *key)
+{
+    /* Who tells the kernel what changed goes by the list; whoever then looks asks. */
+    return op->req && *key && is_plain(key, strlen(key)) && op_may_be_hidden(op);
+}
+
 static int find_place(struct op *op, struct inode *dir, const char *name, struct place *ret_place)
 {
     char *prefix = prefix_of(op, dir), *key = NULL;
@@ -321,6 +347,8 @@ static int find_place(struct op *op, struct inode *dir, const char *name, struct
         r = find_in_cover(snapshot, key, is_value, is_marker, &place);
     else if (r == 0 || try_finer(r))
         r = find_uncovered(op, prefix, key, is_value, &place);
+    if (r == -ENOENT && may_be_hidden(op, key))
+        r = find_hidden(op, key, &place);
 out:
     free(prefix);
     free(key);

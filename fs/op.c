@@ -5,6 +5,7 @@
 #define FUSE_USE_VERSION 314
 #include "op.h"
 
+#include "agent.h"
 #include "handle.h"
 #include "name.h"
 #include "tree.h"
@@ -353,6 +354,8 @@ static int read_path(struct op *op, const char *path, enum consul_format format,
     }
     if (r < 0) {
         consul_resource_unref(resource);
+        if (r == -EACCES)
+            agent_denied(op->fs);
         return r;
     }
     *ret_snapshot = snapshot;
@@ -374,6 +377,14 @@ int op_read(struct op *op, const char *path, enum consul_format format, unsigned
 struct consul_resource *op_rests_on(const struct op *op)
 {
     return op->read_n == 1 && op->watched_all ? op->read[0].resource : NULL;
+}
+
+bool op_may_be_hidden(const struct op *op)
+{
+    for (size_t i = 0; i < op->read_n; i++)
+        if (op->read[i].snapshot->filtered)
+            return true;
+    return agent_may_hide(op->fs);
 }
 
 void op_rest_on_nothing(struct op *op)
@@ -401,6 +412,8 @@ static void end_call(struct op *op, const struct consul_answer *answer)
     pthread_mutex_lock(&op->lock);
     op->calling = false;
     pthread_mutex_unlock(&op->lock);
+    if (answer->err == -EACCES)
+        agent_denied(op->fs);
     op->result = answer->err;
     op->stage++;
     op->since_ns = consul_now_ns(); /* what is read from here on must show the outcome */

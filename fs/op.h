@@ -96,6 +96,8 @@ const char *op_datacenter(struct op *op);
 
 /* The resource, borrowed, whose watch keeps true what this run has found out; NULL when there is no such one. */
 struct consul_resource *op_rests_on(const struct op *op);
+/* Whether what is not in the lists that were read may be there, hidden by ACLs. */
+bool op_may_be_hidden(const struct op *op);
 /* Forgets what was read, before something else is evaluated. */
 void op_rest_on_nothing(struct op *op);
 

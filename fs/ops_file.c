@@ -104,6 +104,8 @@ static int open_made_now(struct op *op)
         r = found.kind->read ? found.kind->read(op, op->new_parent, op->new_name, &found.content) : -EACCES;
     else if ((r = tree_find(op, op->new_parent, op->new_name, &found)) == 0)
         r = tree_content(op, op->new_parent, op->new_name, &found, true);
+    if (r == 0 && !found.content && !found.kind->read)
+        r = -EACCES; /* it is there, but Consul denies what is in it */
     if (r < 0)
         return r;
     handle = handle_new(op->fs, op->inode, op->flags, op->pid, found.content);

@@ -3,6 +3,7 @@
  */
 #include "self.h"
 
+#include "agent.h"
 #include "content.h"
 #include "notify.h"
 #include "version.h"
@@ -49,6 +50,20 @@ static const char *leader_of(const struct consul_snapshot *snapshot, bool discon
     return !leader ? "unknown" : *leader ? leader : "none";
 }
 
+/* A server that does not say when it left something out leaves us in the dark as soon as it has ACLs. */
+static int print_filtered(FILE *stream, struct fs *fs)
+{
+    char *paths = consul_filtered(fs->consul), *path, *rest;
+
+    if (!paths)
+        return -ENOMEM;
+    fprintf(stream, "filtered_by_acl %s\n", *paths ? "yes" : agent_may_hide(fs) ? "unknown" : "no");
+    for (path = strtok_r(paths, "\n", &rest); path; path = strtok_r(NULL, "\n", &rest))
+        fprintf(stream, "filtered %s\n", path);
+    free(paths);
+    return 0;
+}
+
 static int read_status(struct op *op, struct inode *dir, const char *name, struct content **ret_content)
 {
     struct consul_snapshot *leader = NULL;
@@ -78,9 +93,12 @@ static int read_status(struct op *op, struct inode *dir, const char *name, struc
     fprintf(text.stream, "leader %s\n", leader_of(leader, stats.disconnected_since_ns != 0));
     fprintf(text.stream, "watches %" PRIu64 "\nresources %" PRIu64 "\ncached_bytes %" PRIu64 "\n", stats.watches,
             stats.resources, stats.snapshot_bytes);
-    fprintf(text.stream, "filtered_by_acl %s\n", stats.filtered ? "yes" : "no");
+    r = print_filtered(text.stream, fs);
     print_time(text.stream, "mounted_since", fs->mounted_ns);
-    return content_of(&text, ret_content);
+    if (r == 0)
+        return content_of(&text, ret_content);
+    text_drop(&text);
+    return r;
 }
 
 static int read_errors(struct op *op, struct inode *dir, const char *name, struct content **ret_content)

@@ -355,6 +355,7 @@ static bool accept(struct consul_resource *resource, struct consul_snapshot *sna
     changed = !resource->snapshot || !same_content(resource, resource->snapshot, snapshot);
     if (snapshot->filtered)
         resource->cache->filtered++;
+    filtered_note(&resource->cache->filtered_paths, resource->path, snapshot->filtered);
     if (!changed) {
         snapshot->seen_ns = resource->snapshot->seen_ns;
         snapshot->hash = resource->format == CONSUL_KV ? snapshot->hash : resource->snapshot->hash;
@@ -943,9 +944,20 @@ void cache_free(struct cache *cache)
         table_remove(cache, resource);
         resource_free(resource);
     }
+    filtered_clear(&cache->filtered_paths);
     free(cache->buckets);
     pthread_mutex_destroy(&cache->lock);
     free(cache);
+}
+
+char *cache_filtered(struct cache *cache)
+{
+    char *text;
+
+    pthread_mutex_lock(&cache->lock);
+    text = filtered_text(&cache->filtered_paths);
+    pthread_mutex_unlock(&cache->lock);
+    return text;
 }
 
 void cache_add_stats(struct cache *cache, struct consul_stats *stats)

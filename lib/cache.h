@@ -37,6 +37,7 @@ void cache_apply_kv(struct cache *cache, const char *datacenter, const char *key
 /* Any answer, or its lack, tells whether the agent is there. */
 void cache_note_contact(struct cache *cache, const struct http_request *request, int err);
 
+char *cache_filtered(struct cache *cache);
 void cache_add_stats(struct cache *cache, struct consul_stats *stats);
 
 /* How many connections and watches `watches=` stands for. */

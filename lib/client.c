@@ -232,6 +232,8 @@ void consul_set_kv_limits(struct consul *client, size_t max_value, size_t max_tx
 
 size_t consul_kv_max_value(const struct consul *client) { return atomic_load(&client->kv_max_value); }
 
+char *consul_filtered(struct consul *client) { return cache_filtered(client->cache); }
+
 void consul_get_stats(struct consul *client, struct consul_stats *ret_stats)
 {
     struct consul_stats stats = {0};

@@ -390,5 +390,10 @@ struct consul_stats {
     bool known_leader;
 };
 void consul_get_stats(struct consul *client, struct consul_stats *ret_stats);
+/*
+ * The paths of the resources whose newest answer the server said to have been filtered by ACLs, the last 64, each with
+ * a newline; the caller frees it. NULL: no memory. Servers say so from 1.11 on.
+ */
+char *consul_filtered(struct consul *client);
 
 #endif

@@ -58,6 +58,8 @@ uint64_t consul_now_ns(void)
     return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 }
 
+#define TOKEN_FIELD "X-Consul-Token: "
+
 static void list_add(struct request_list *list, struct http_request *request)
 {
     request->next = NULL;
@@ -417,6 +419,18 @@ static bool may_retry(const struct http_request *request, uint64_t now, uint64_t
     return now + delay * 1000000 < request->deadline_ns;
 }
 
+/* A server that repeats our token in what it says gets no place to say it in. */
+static void mask_token(const struct http *http, struct consul_buf *words)
+{
+    size_t len;
+
+    if (!http->token_header || !words->data)
+        return;
+    len = strlen(http->token_header + strlen(TOKEN_FIELD));
+    for (char *at = words->data; (at = strstr(at, http->token_header + strlen(TOKEN_FIELD))); at += len)
+        memset(at, '*', len);
+}
+
 /* The attempt is over: retry later, or hand the result over. */
 static void finish(struct http *http, struct http_request *request)
 {
@@ -436,6 +450,8 @@ static void finish(struct http *http, struct http_request *request)
     if (!request->url && !request->cancelled && (request->net != CONSUL_NET_OK || request->status >= 400))
         if (request->status != 404)
             atomic_fetch_add_explicit(&http->errors, 1, memory_order_relaxed);
+    if (request->status >= 400)
+        mask_token(http, &request->answer);
     request->done(request);
 }
 
@@ -696,12 +712,12 @@ int http_new(const struct consul_config *config, unsigned connections, uint64_t 
         goto fail;
     r = -ENOMEM;
     if (config->token && *config->token) {
-        size_t size = strlen(config->token) + sizeof("X-Consul-Token: ");
+        size_t size = strlen(config->token) + sizeof(TOKEN_FIELD);
 
         http->token_header = malloc(size);
         if (!http->token_header)
             goto fail;
-        snprintf(http->token_header, size, "X-Consul-Token: %s", config->token);
+        snprintf(http->token_header, size, TOKEN_FIELD "%s", config->token);
     }
     http->multi = curl_multi_init();
     if (!http->multi)

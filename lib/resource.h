@@ -6,6 +6,7 @@
 #define CONSUL_LIB_RESOURCE_H
 
 #include "cache.h"
+#include "filtered.h"
 #include "index.h"
 
 #include <pthread.h>
@@ -75,6 +76,7 @@ struct cache {
     uint64_t timer_ns;                      /* the earliest refetch or end of a grace; a tick is due then */
     uint64_t swept_ns, disconnected_ns, disconnected_realtime_ns;
     uint64_t hits, misses, dropped, ended, stale_served, filtered, snapshot_bytes, waiters;
+    struct filtered filtered_paths;
     bool known_leader, contacted;
     bool broke_all; /* Consul has been away for longer than stale= allows, and every watch was given up */
     bool closing;
