@@ -353,32 +353,13 @@ static const struct kind kind_bootstrap = {
 
 /* ---- the directory ----------------------------------------------------------------------------------------------- */
 
-#define TRUSTED_S 10
-
-/*
- * Where ACLs are off there is no acl/. Everybody is told how replication is going, so that this is answered whatever
- * the token may do; that they are off is trusted for a while, as it takes a restart to change.
- */
+/* Where the agent has said that ACLs are off there is no acl/. Costs no request: the top level is always there. */
 static int find_acl(struct op *op, struct inode *dir, const char *name, struct found *found)
 {
-    struct consul_snapshot *snapshot;
-    uint64_t now = consul_now_ns();
-    int r;
-
     (void)dir, (void)name, (void)found;
-    op->watched_all = false;
-    if (now < atomic_load(&op->fs->acl_off_until_ns))
-        return -ENOENT;
-    op->trusted_s = TRUSTED_S;
-    r = op_read(op, replication.path, CONSUL_JSON, CONSUL_OBJECT, 0, &snapshot);
-    if (r == -EINPROGRESS) /* it may be running again by now */
-        return r;
-    op->trusted_s = 0;
-    if (r == -EOPNOTSUPP) {
-        atomic_store(&op->fs->acl_off_until_ns, now + TRUSTED_S * 1000000000ull);
-        return -ENOENT;
-    }
-    return r == -EACCES ? 0 : r;
+    if (op->fs->acl != ACL_ON)
+        op->watched_all = false; /* it may yet be told, or be found out by a refusal */
+    return op->fs->acl == ACL_OFF ? -ENOENT : 0;
 }
 
 static const struct kind *const acl_rows[] = {

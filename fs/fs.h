@@ -78,7 +78,6 @@ struct fs {
     struct handle *handles;            /* guarded by open_lock: every one there is */
     struct dir_handle *dirs;           /* likewise */
     char *bootstrapped;                /* likewise: what acl/bootstrap answered, a secret; or NULL */
-    _Atomic uint64_t acl_off_until_ns; /* until then the agent is taken to have no ACLs */
     struct phantoms phantoms;
     struct made made;
     struct aliases aliases;

@@ -272,8 +272,13 @@ class Agent:
 
     # Clearing
 
-    def wipe(self, keep_nodes=()):
-        """Leaves the agent as it was when it had started. `keep_nodes` are those of other agents."""
+    def wipe(self):
+        """Leaves the agent as it was when it had started."""
+        self.clear()
+        self.wait_empty()
+
+    def clear(self, keep_nodes=()):
+        """`keep_nodes` are those of other agents."""
         if "acl" in self.settings:
             self._wipe_acl()
         self.delete("/v1/kv/", recurse="")
@@ -286,6 +291,8 @@ class Agent:
         for node in self.get("/v1/catalog/nodes").json():
             if node["Node"] != self.node and node["Node"] not in keep_nodes:
                 self.put("/v1/catalog/deregister", {"Node": node["Node"]})
+
+    def wait_empty(self):
         # The agent takes its services off the catalog behind the request.
         wait_until(lambda: self.get("/v1/catalog/services").json() == {"consul": []}, "the catalog is empty again")
 

@@ -28,7 +28,9 @@ class Group:
 
     def wipe(self):
         for agent in self.agents:
-            agent.wipe(keep_nodes={other.node for other in self.agents})
+            agent.clear(keep_nodes={other.node for other in self.agents})
+        for agent in self.agents:
+            agent.wait_empty()
 
     def heal(self):
         """What a test has killed or paused runs again."""
