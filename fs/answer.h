@@ -18,8 +18,8 @@ int answer_show(struct found *found, const struct consul_snapshot *snapshot, cha
 int answer_show_document(struct found *found, const struct consul_snapshot *snapshot, const json_t *json);
 
 /*
- * Emits a file whose document is part of the snapshot (NULL: is to be read yet). A name that cannot be a file (`r`, from encoding it) is left
- * out and counted; other errors are returned.
+ * Emits a file whose document is part of the snapshot (NULL: is to be read yet). A name that cannot be a file (`r`,
+ * from encoding it) is left out and counted; other errors are returned.
  */
 int answer_list_document(struct op *op, struct lister *lister, int r, const char *name,
                          const struct consul_snapshot *snapshot, const json_t *json, const struct kind *kind);

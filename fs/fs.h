@@ -75,9 +75,9 @@ struct fs {
     struct notify *notify;
     struct refusals refusals;
     pthread_mutex_t open_lock;
-    struct handle *handles;            /* guarded by open_lock: every one there is */
-    struct dir_handle *dirs;           /* likewise */
-    char *bootstrapped;                /* likewise: what acl/bootstrap answered, a secret; or NULL */
+    struct handle *handles;  /* guarded by open_lock: every one there is */
+    struct dir_handle *dirs; /* likewise */
+    char *bootstrapped;      /* likewise: what acl/bootstrap answered, a secret; or NULL */
     struct phantoms phantoms;
     struct made made;
     struct aliases aliases;

@@ -16,9 +16,9 @@ static const struct collection queries = {
     .list = "/v1/query",
     .name = "Name",
     .id = "ID",
-    .create = {"POST", "/v1/query"},
-    .update = {"PUT", "/v1/query/"},
-    .destroy = {"DELETE", "/v1/query/"},
+    .create = {.method = "POST", .path = "/v1/query"},
+    .update = {.method = "PUT", .path = "/v1/query/"},
+    .destroy = {.method = "DELETE", .path = "/v1/query/"},
 };
 
 /* ---- results ----------------------------------------------------------------------------------------------------- */

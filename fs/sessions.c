@@ -22,8 +22,8 @@ static const struct collection sessions = {
     .list = "/v1/session/list",
     .list_flags = CONSUL_BLOCKS | CONSUL_WATCH_EMPTY,
     .name = "ID",
-    .create = {"PUT", "/v1/session/create"},
-    .destroy = {"PUT", "/v1/session/destroy/"},
+    .create = {.method = "PUT", .path = "/v1/session/create"},
+    .destroy = {.method = "PUT", .path = "/v1/session/destroy/"},
     .names_itself = true,
     .prepare = name_session,
 };
