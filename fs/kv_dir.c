@@ -1,0 +1,156 @@
+/* kv/: removing files, making and removing directories. */
+#include "kv_parts.h"
+
+#include "name.h"
+#include "notify.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+void kv_emptied(struct op *op, struct inode *dir)
+{
+    char *path = inode_path_below(&op->fs->inodes, dir, &kind_root), *slash;
+
+    for (; path && (slash = strrchr(path, '/')); *slash = '\0')
+        phantom_add(&op->fs->phantoms, path, op->pid);
+    free(path);
+    notify_look(op->fs, dir);
+}
+
+int kv_remove_file(struct op *op, struct inode *dir, const char *name)
+{
+    if (op->stage > 0) {
+        if (op->result == 0)
+            kv_emptied(op, dir);
+        return op->result;
+    }
+    return kv_begin_on_key(op, dir, name, CONSUL_KV_DELETE);
+}
+
+int kv_make_dir(struct op *op, struct inode *dir, const char *name)
+{
+    struct consul_kv_op kv = {.verb = CONSUL_KV_CAS, .value = ""};
+    struct kv_place place;
+    char *marker;
+    bool plain;
+    int r;
+
+    if (op->stage > 0)
+        return op->result;
+    r = kv_find_place(op, dir, name, &place);
+    if (r != -ENOENT)
+        return r < 0 ? r : -EEXIST;
+    marker = kv_marker_of(op, dir, name);
+    if (!marker)
+        return -EINVAL;
+    kv.key = marker;
+    r = consul_kv_key_valid(marker, &plain) ? op_kv_txn(op, &kv, 1) : -EINVAL;
+    free(marker);
+    return r;
+}
+
+/*
+ * Removing a directory: what is below it is asked afresh, then its marker goes. `stage` counts the two requests.
+ */
+static int ask_what_is_below(struct op *op, const char *marker)
+{
+    struct consul_request request = {.method = "GET", .intent = CONSUL_READ};
+    char *url = kv_url_of(marker, strlen(marker), "?keys&separator=%2F");
+    int r;
+
+    if (!url)
+        return -ENOMEM;
+    request.path = url;
+    r = op_request(op, &request);
+    free(url);
+    return r;
+}
+
+static int check_known_empty(struct op *op, const char *marker)
+{
+    struct consul_snapshot *snapshot;
+    size_t covered, len = strlen(marker), i;
+    int r = kv_read_cover(op, marker, &snapshot, &covered);
+
+    if (r < 0)
+        return r;
+    i = consul_kv_lower_bound(&snapshot->kv, marker, len);
+    if (i < snapshot->kv.n && snapshot->kv.entries[i]->key_len == len && snapshot->kv.entries[i]->value_len == 0)
+        i++;
+    return i < snapshot->kv.n && kv_begins_with(snapshot->kv.entries[i], marker, len) ? -ENOTEMPTY : 0;
+}
+
+/* Only the marker may be there, and it must hold nothing: bytes in it show as %empty. */
+static int check_empty(struct op *op, struct inode *dir, const char *name, const char *marker)
+{
+    json_t *names = json_loads(op->answer ? op->answer : "", 0, NULL);
+    size_t n = json_array_size(names);
+    const char *first = json_string_value(json_array_get(names, 0));
+    bool empty = op->result == -ENOENT || n == 0 || (n == 1 && first && strcmp(first, marker) == 0);
+    struct kv_place place;
+    char *key = NULL, *prefix;
+    int r = op->result < 0 && op->result != -ENOENT ? op->result : empty ? 0 : -ENOTEMPTY;
+
+    json_decref(names);
+    if (r < 0)
+        return r;
+    prefix = kv_prefix_of(op, dir);
+    r = prefix ? kv_key_of(prefix, name, &key) : -ENOMEM;
+    if (r == 0) {
+        struct consul_snapshot *snapshot;
+        size_t covered;
+
+        r = kv_read_cover(op, prefix, &snapshot, &covered);
+        if (r == 0)
+            r = kv_find_in_cover(snapshot, marker, false, true, &place);
+        if (r == 0 && place.entry && place.entry->value_len > 0)
+            r = -ENOTEMPTY;
+        else if (r != -EINPROGRESS)
+            r = 0;
+    }
+    free(prefix);
+    free(key);
+    return r;
+}
+
+static int removed_dir(struct op *op, struct inode *dir, const char *name)
+{
+    /* No marker: the directory vanished with its last key, and this process may have seen it do so. */
+    char *path = kv_phantom_path(op, dir, name);
+
+    if (path && phantom_remove(&op->fs->phantoms, path, op->pid) && op->result == -ENOENT)
+        op->result = 0;
+    free(path);
+    if (op->result == 0)
+        kv_emptied(op, dir);
+    return op->result;
+}
+
+int kv_remove_dir(struct op *op, struct inode *dir, const char *name)
+{
+    struct consul_kv_op kv = {.verb = CONSUL_KV_DELETE};
+    char *marker;
+    int r;
+
+    if (op->stage == 2)
+        return removed_dir(op, dir, name);
+    marker = kv_marker_of(op, dir, name);
+    if (!marker)
+        return -ENOENT;
+    kv.key = marker;
+    if (op->stage == 0 && kv_is_plain(marker, strlen(marker))) {
+        r = ask_what_is_below(op, marker);
+    } else if (op->stage == 0) { /* it can't be asked for: what is known above it has to do */
+        r = check_known_empty(op, marker);
+        op->stage = r == 0 ? 1 : 0;
+        if (r == 0)
+            r = op_kv_txn(op, &kv, 1);
+    } else {
+        r = check_empty(op, dir, name, marker);
+        if (r == 0)
+            r = op_kv_txn(op, &kv, 1);
+    }
+    free(marker);
+    return r;
+}

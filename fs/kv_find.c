@@ -1,0 +1,393 @@
+/* kv/: names and keys, which resource shows a directory, and what stands under a name. */
+#include "kv_parts.h"
+
+#include "content.h"
+#include "name.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- names and keys ---------------------------------------------------------------------------------------------- */
+
+char *kv_prefix_of(struct op *op, const struct inode *dir)
+{
+    char *path = inode_path_below(&op->fs->inodes, dir, &kind_kv), *prefix, *to, *name, *rest;
+
+    if (!path)
+        return NULL;
+    prefix = to = malloc(strlen(path) + 2);
+    for (name = strtok_r(path, "/", &rest); prefix && name; name = strtok_r(NULL, "/", &rest)) {
+        char component[NAME_SIZE];
+
+        if (name_kv_decode(name, component, sizeof(component)) < 0) { /* it was looked up: cannot be */
+            free(prefix);
+            prefix = NULL;
+            break;
+        }
+        to = stpcpy(to, component);
+        *to++ = '/';
+    }
+    if (prefix)
+        *to = '\0';
+    free(path);
+    return prefix;
+}
+
+int kv_key_of(const char *prefix, const char *name, char **ret_key)
+{
+    char component[NAME_SIZE], *key;
+    size_t len = strlen(prefix);
+    int r = 0;
+
+    if (strcmp(name, NAME_KV_VALUE) == 0) {
+        if (len == 0)
+            return -ENOENT;
+        key = strndup(prefix, len - 1);
+    } else {
+        r = name_kv_decode(name, component, sizeof(component));
+        if (r < 0)
+            return r;
+        key = malloc(len + strlen(component) + 1);
+        if (key)
+            stpcpy(stpcpy(key, prefix), component);
+    }
+    if (!key)
+        return -ENOMEM;
+    *ret_key = key;
+    return 0;
+}
+
+char *kv_url_of(const char *key, size_t len, const char *query)
+{
+    static const char base[] = "/v1/kv/";
+    char *copy = strndup(key, len), *url = malloc(sizeof(base) + len * 3 + strlen(query));
+
+    if (copy && url) {
+        strcpy(url, base);
+        consul_urlencode(copy, "/", url + sizeof(base) - 1);
+        strcat(url, query);
+    } else {
+        free(url);
+        url = NULL;
+    }
+    free(copy);
+    return url;
+}
+
+bool kv_is_plain(const char *prefix, size_t len)
+{
+    char *copy = strndup(prefix, len);
+    bool plain = false;
+
+    if (copy && len == 0)
+        plain = true;
+    else if (copy && !consul_kv_key_valid(copy, &plain))
+        plain = false;
+    free(copy);
+    return plain;
+}
+
+bool kv_begins_with(const struct consul_kv_entry *entry, const char *prefix, size_t len)
+{
+    return entry->key_len >= len && memcmp(consul_kv_key(entry), prefix, len) == 0;
+}
+
+char *kv_marker_of(struct op *op, struct inode *dir, const char *name)
+{
+    char *key = NULL, *marker = NULL;
+
+    if (strcmp(name, NAME_KV_VALUE) != 0) {
+        char *prefix = kv_prefix_of(op, dir);
+
+        if (prefix && kv_key_of(prefix, name, &key) == 0 && asprintf(&marker, "%s/", key) < 0)
+            marker = NULL;
+        free(prefix);
+    }
+    free(key);
+    return marker;
+}
+
+int kv_key_of_file(struct op *op, struct inode *dir, const char *name, char **ret_key)
+{
+    char *prefix = kv_prefix_of(op, dir);
+    int r = prefix ? kv_key_of(prefix, name, ret_key) : -ENOMEM;
+
+    free(prefix);
+    if (r == 0 && **ret_key == '\0') {
+        free(*ret_key);
+        r = -EINVAL;
+    }
+    return r == -ENOENT ? -EINVAL : r;
+}
+
+/* ---- which resource shows a directory --------------------------------------------------------------------------- */
+
+static int read_tree_by(struct op *op, const char *query, const char *prefix, size_t len, size_t max,
+                        struct consul_snapshot **ret_snapshot)
+{
+    char *url = kv_url_of(prefix, len, query);
+    int r;
+
+    if (!url)
+        return -ENOMEM;
+    /* A watch on the empty root wakes only for what concerns it. */
+    r = op_read(op, url, CONSUL_KV, CONSUL_BLOCKS | (len == 0 ? CONSUL_WATCH_EMPTY : 0), max, ret_snapshot);
+    free(url);
+    return r;
+}
+
+int kv_read_tree(struct op *op, const char *prefix, size_t len, size_t max, struct consul_snapshot **ret_snapshot)
+{
+    return read_tree_by(op, "?recurse", prefix, len, max, ret_snapshot);
+}
+
+int kv_read_names(struct op *op, const char *prefix, size_t max, struct consul_snapshot **ret_snapshot)
+{
+    char *url = kv_url_of(prefix, strlen(prefix), "?keys&separator=%2F");
+    int r;
+
+    if (!url)
+        return -ENOMEM;
+    r = op_read(op, url, CONSUL_JSON, CONSUL_BLOCKS | CONSUL_STRINGS, max, ret_snapshot);
+    free(url);
+    return r;
+}
+
+static int read_key(struct op *op, const char *key, struct consul_snapshot **ret_snapshot)
+{
+    char *url = kv_url_of(key, strlen(key), "");
+    int r;
+
+    if (!url)
+        return -ENOMEM;
+    r = op_read(op, url, CONSUL_KV, CONSUL_BLOCKS, KV_LARGE, ret_snapshot);
+    free(url);
+    return r;
+}
+
+bool kv_try_finer(int err) { return err == -EFBIG || err == -EACCES; }
+
+int kv_read_cover(struct op *op, const char *prefix, struct consul_snapshot **ret_snapshot, size_t *ret_covered)
+{
+    size_t len = strlen(prefix), last = 0;
+    int r = -EFBIG;
+
+    for (size_t i = 0; i <= len; i++) {
+        if (i > 0 && prefix[i - 1] != '/')
+            continue;
+        if (!kv_is_plain(prefix, i)) {
+            /* A resource of its own: the small one's maximum is not to grow with it. */
+            r = read_tree_by(op, "?recurse=whole", prefix, last, KV_LARGE, ret_snapshot);
+            *ret_covered = last;
+            return r;
+        }
+        last = i;
+        r = kv_read_tree(op, prefix, i, KV_SMALL, ret_snapshot);
+        *ret_covered = i;
+        if (!kv_try_finer(r))
+            return r;
+    }
+    return r;
+}
+
+/* ---- lookup ------------------------------------------------------------------------------------------------------ */
+
+bool kv_has_below(const struct consul_kv_list *list, const char *key)
+{
+    size_t len = strlen(key) + 1, i;
+    char *prefix = malloc(len + 1);
+    bool has;
+
+    if (!prefix)
+        return false;
+    stpcpy(stpcpy(prefix, key), "/");
+    i = consul_kv_lower_bound(list, prefix, len);
+    has = i < list->n && kv_begins_with(list->entries[i], prefix, len);
+    free(prefix);
+    return has;
+}
+
+int kv_find_in_cover(const struct consul_snapshot *snapshot, const char *key, bool is_value, bool is_marker,
+                     struct kv_place *ret_place)
+{
+    struct consul_kv_entry *entry = consul_kv_find(&snapshot->kv, key, strlen(key));
+    bool below = kv_has_below(&snapshot->kv, key);
+
+    ret_place->seen_ns = snapshot->seen_ns;
+    ret_place->is_dir = below && !is_value;
+    ret_place->entry = entry;
+    if (ret_place->is_dir)
+        return 0;
+    if (!entry || (is_marker && entry->value_len == 0)) /* an empty folder marker is only the directory's */
+        return -ENOENT;
+    return 0; /* %value also where the prefix has just lost its last key: who is in the directory still removes it */
+}
+
+/* Keys come sorted. */
+static bool names_have(const json_t *names, const char *name)
+{
+    size_t low = 0, high = json_array_size(names);
+
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        const char *at = json_string_value(json_array_get(names, middle));
+        int c = at ? strcmp(at, name) : -1;
+
+        if (c == 0)
+            return true;
+        if (c < 0)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return false;
+}
+
+int kv_find_key(struct op *op, const char *key, struct kv_place *ret_place)
+{
+    struct consul_snapshot *snapshot;
+    int r;
+
+    op_rest_on_nothing(op); /* the key's own resource says all */
+    r = read_key(op, key, &snapshot);
+    if (r < 0)
+        return r;
+    if (snapshot->kv.n == 0)
+        return -ENOENT;
+    *ret_place = (struct kv_place){.entry = snapshot->kv.entries[0], .seen_ns = snapshot->seen_ns};
+    return 0;
+}
+
+/* No prefix above is small enough: names first, then the value. */
+static int find_uncovered(struct op *op, const char *prefix, const char *key, bool is_value, struct kv_place *ret_place)
+{
+    struct consul_snapshot *names;
+    bool is_dir = false;
+    char *below;
+    int r;
+
+    if (is_value)
+        return kv_find_key(op, key, ret_place);
+    below = malloc(strlen(key) + 2);
+    if (!below)
+        return -ENOMEM;
+    stpcpy(stpcpy(below, key), "/");
+    r = kv_read_names(op, prefix, KV_SMALL, &names);
+    if (r == 0) {
+        is_dir = names_have(names->json, below);
+        if (!is_dir && !names_have(names->json, key))
+            r = -ENOENT;
+    } else if (kv_try_finer(r) || r == -ENOENT) { /* a huge directory: ask for just this name */
+        r = kv_find_key(op, key, ret_place);
+        if (r == -ENOENT) {
+            op_rest_on_nothing(op);
+            r = kv_read_names(op, below, KV_LARGE, &names);
+            is_dir = r == 0;
+        }
+    }
+    free(below);
+    if (r < 0)
+        return r;
+    if (is_dir) {
+        *ret_place = (struct kv_place){.is_dir = true, .seen_ns = names->seen_ns};
+        return 0;
+    }
+    return ret_place->entry ? 0 : kv_find_key(op, key, ret_place);
+}
+
+/*
+ * What a list does not have may be hidden by ACLs. Consul answers for a key by itself: -EACCES where it denies it. A
+ * token for what is below the name only (`key_prefix "a/"`) must be able to make the directory, though.
+ */
+static int find_hidden(struct op *op, const char *key, struct kv_place *ret_place)
+{
+    char *marker = NULL;
+    struct kv_place place;
+    int r = kv_find_key(op, key, ret_place);
+
+    if (r == -EACCES && key[strlen(key) - 1] != '/') {
+        if (asprintf(&marker, "%s/", key) < 0)
+            return -ENOMEM;
+        r = kv_find_key(op, marker, &place);
+        r = r == 0 ? -ENOENT : r;
+        free(marker);
+    }
+    return r;
+}
+
+static bool may_be_hidden(struct op *op, const char *key)
+{
+    /* Who tells the kernel what changed goes by the list; whoever then looks asks. */
+    return op->req && *key && kv_is_plain(key, strlen(key)) && op_may_be_hidden(op);
+}
+
+int kv_find_place(struct op *op, struct inode *dir, const char *name, struct kv_place *ret_place)
+{
+    char *prefix = kv_prefix_of(op, dir), *key = NULL;
+    struct consul_snapshot *snapshot;
+    struct kv_place place = {0};
+    bool is_value = strcmp(name, NAME_KV_VALUE) == 0, is_marker = strcmp(name, NAME_KV_EMPTY) == 0;
+    size_t covered;
+    int r = prefix ? kv_key_of(prefix, name, &key) : -ENOMEM;
+
+    if (r < 0)
+        goto out;
+    r = kv_read_cover(op, prefix, &snapshot, &covered);
+    if (r == 0 && !(is_value && covered == strlen(prefix)))
+        r = kv_find_in_cover(snapshot, key, is_value, is_marker, &place);
+    else if (r == 0 || kv_try_finer(r))
+        r = find_uncovered(op, prefix, key, is_value, &place);
+    if (r == -ENOENT && may_be_hidden(op, key))
+        r = find_hidden(op, key, &place);
+out:
+    free(prefix);
+    free(key);
+    if (r == 0)
+        *ret_place = place;
+    return r;
+}
+
+char *kv_phantom_path(struct op *op, const struct inode *dir, const char *name)
+{
+    char *path = inode_path_below(&op->fs->inodes, dir, &kind_root), *full = NULL;
+
+    if (path && asprintf(&full, "%s/%s", path, name) < 0)
+        full = NULL;
+    free(path);
+    return full;
+}
+
+int kv_find_dir(struct op *op, struct inode *dir, const char *name, struct found *ret_found)
+{
+    struct kv_place place;
+    int r = kv_find_place(op, dir, name, &place);
+
+    if (r == 0 && !place.is_dir)
+        return -ENOENT;
+    if (r == 0)
+        ret_found->mtime_ns = place.seen_ns;
+    if (r == -ENOENT && op->pid != 0) {
+        char *path = kv_phantom_path(op, dir, name);
+
+        if (path && phantom_has(&op->fs->phantoms, path, op->pid)) {
+            op->watched_all = false; /* only for this process */
+            r = 0;
+        }
+        free(path);
+    }
+    return r;
+}
+
+int kv_find_file(struct op *op, struct inode *dir, const char *name, struct found *ret_found)
+{
+    struct kv_place place;
+    int r = kv_find_place(op, dir, name, &place);
+
+    if (r < 0)
+        return r;
+    if (place.is_dir)
+        return -ENOENT;
+    ret_found->content = content_of_entry(place.entry);
+    return ret_found->content ? 0 : -ENOMEM;
+}

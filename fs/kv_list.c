@@ -1,0 +1,190 @@
+/* kv/: what a directory lists. */
+#include "kv_parts.h"
+
+#include "content.h"
+#include "name.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int emit(struct op *op, struct lister *lister, const char *component, size_t len, bool is_dir,
+                struct consul_kv_entry *entry, uint64_t seen_ns)
+{
+    struct found found = {.kind = is_dir ? &kind_kv_dir : &kind_kv_file, .mtime_ns = seen_ns};
+    char name[NAME_SIZE];
+
+    if (name_kv_encode(component, len, name) < 0) {
+        fs_name_left_out(op->fs);
+        return 0;
+    }
+    if (entry && lister->with_content) {
+        found.content = content_of_entry(entry);
+        if (!found.content)
+            return -ENOMEM;
+    }
+    return lister->emit(lister, name, &found);
+}
+
+/* The names that no component has: the value of a key that is a prefix too, and what an empty component holds. */
+static int list_special(struct op *op, const struct consul_snapshot *snapshot, const char *prefix,
+                        const struct consul_kv_entry *value, struct lister *lister)
+{
+    struct consul_kv_entry *marker = consul_kv_find(&snapshot->kv, prefix, strlen(prefix));
+    int r = 0;
+
+    if (value) {
+        struct found found = {.kind = &kind_kv_file};
+
+        if (lister->with_content && !(found.content = content_of_entry((struct consul_kv_entry *)value)))
+            return -ENOMEM;
+        r = lister->emit(lister, NAME_KV_VALUE, &found);
+    }
+    if (r == 0 && kv_has_below(&snapshot->kv, prefix))
+        r = emit(op, lister, "", 0, true, NULL, snapshot->seen_ns);
+    else if (r == 0 && marker && marker->value_len > 0)
+        r = emit(op, lister, "", 0, false, marker, snapshot->seen_ns);
+    return r;
+}
+
+static int list_cover(struct op *op, const struct consul_snapshot *snapshot, const char *prefix,
+                      const struct consul_kv_entry *value, struct lister *lister)
+{
+    const struct consul_kv_list *list = &snapshot->kv;
+    size_t len = strlen(prefix), i = consul_kv_lower_bound(list, prefix, len);
+    int r = list_special(op, snapshot, prefix, value, lister);
+
+    while (r == 0 && i < list->n && kv_begins_with(list->entries[i], prefix, len)) {
+        struct consul_kv_entry *entry = list->entries[i];
+        const char *key = consul_kv_key(entry), *component = key + len;
+        const char *slash = memchr(component, '/', entry->key_len - len);
+
+        if (slash) {
+            size_t end = (size_t)(slash - key) + 1;
+            char *next = strndup(key, end);
+
+            if (!next)
+                return -ENOMEM;
+            if (slash > component)
+                r = emit(op, lister, component, (size_t)(slash - component), true, NULL, snapshot->seen_ns);
+            next[end - 1] = '/' + 1; /* the first key behind everything below */
+            i = consul_kv_lower_bound(list, next, end);
+            free(next);
+        } else {
+            if (entry->key_len > len && !kv_has_below(list, key))
+                r = emit(op, lister, component, entry->key_len - len, false, entry, snapshot->seen_ns);
+            i++;
+        }
+    }
+    return r;
+}
+
+static int list_names(struct op *op, const struct consul_snapshot *names, const char *prefix, struct lister *lister)
+{
+    size_t len = strlen(prefix), i;
+    const json_t *item;
+    int r = 0;
+
+    json_array_foreach(names->json, i, item)
+    {
+        const char *key = json_string_value(item);
+        size_t key_len = json_string_length(item);
+        bool is_dir;
+
+        if (!key || key_len < len || memcmp(key, prefix, len) != 0 || key_len == len)
+            continue;
+        is_dir = key[key_len - 1] == '/';
+        if (!is_dir && i + 1 < json_array_size(names->json)) {
+            const char *next = json_string_value(json_array_get(names->json, i + 1));
+
+            if (next && strlen(next) == key_len + 1 && memcmp(next, key, key_len) == 0 && next[key_len] == '/')
+                continue; /* a prefix too: shown as the directory */
+        }
+        r = emit(op, lister, key + len, key_len - len - is_dir, is_dir, NULL, names->seen_ns);
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+static void count_names(const struct consul_snapshot *names, size_t *ret_files, size_t *ret_dirs)
+{
+    const json_t *item;
+    size_t i;
+
+    *ret_files = *ret_dirs = 0;
+    json_array_foreach(names->json, i, item)
+    {
+        size_t len = json_string_length(item);
+
+        if (len > 0 && json_string_value(item)[len - 1] == '/')
+            ++*ret_dirs;
+        else
+            ++*ret_files;
+    }
+}
+
+/* A key that is also this prefix shows here as %value. Its entry, counted by the snapshot that is read last. */
+static int find_value(struct op *op, const char *prefix, const struct consul_kv_entry **ret_value)
+{
+    size_t len = strlen(prefix);
+    struct kv_place place = {0};
+    char *key;
+    int r;
+
+    *ret_value = NULL;
+    if (len == 0 || !kv_is_plain(prefix, len - 1))
+        return 0;
+    key = strndup(prefix, len - 1);
+    r = key ? kv_find_key(op, key, &place) : -ENOMEM;
+    free(key);
+    if (r == 0)
+        *ret_value = place.entry;
+    return r == -ENOENT || r == -EACCES ? 0 : r;
+}
+
+static int list_uncovered(struct op *op, const char *prefix, struct lister *lister)
+{
+    const struct consul_kv_entry *value = NULL;
+    struct consul_snapshot *names, *snapshot;
+    size_t files, dirs;
+    int r = kv_read_names(op, prefix, KV_LARGE, &names);
+
+    if (r < 0)
+        return r;
+    count_names(names, &files, &dirs);
+    if (files > 0 && lister->with_content) {
+        r = kv_read_tree(op, prefix, strlen(prefix), dirs > 0 ? KV_MIXED : KV_LARGE, &snapshot);
+        if (r == 0) {
+            r = find_value(op, prefix, &value);
+            if (r == 0)
+                r = kv_read_tree(op, prefix, strlen(prefix), dirs > 0 ? KV_MIXED : KV_LARGE, &snapshot);
+            return r < 0 ? r : list_cover(op, snapshot, prefix, value, lister);
+        }
+        if (!kv_try_finer(r))
+            return r;
+    }
+    return list_names(op, names, prefix, lister);
+}
+
+int kv_list(struct op *op, struct inode *dir, struct lister *lister)
+{
+    char *prefix = kv_prefix_of(op, dir);
+    const struct consul_kv_entry *value = NULL;
+    struct consul_snapshot *snapshot;
+    size_t covered, len;
+    int r;
+
+    if (!prefix)
+        return -ENOMEM;
+    len = strlen(prefix);
+    r = kv_read_cover(op, prefix, &snapshot, &covered);
+    if (r == 0 && covered < len)
+        value = consul_kv_find(&snapshot->kv, prefix, len - 1);
+    if (r == 0)
+        r = list_cover(op, snapshot, prefix, value, lister);
+    else if (kv_try_finer(r))
+        r = list_uncovered(op, prefix, lister);
+    free(prefix);
+    return r;
+}

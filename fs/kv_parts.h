@@ -1,0 +1,96 @@
+/*
+ * What the parts of kv/ share: kv_find.c knows names, keys and which resource shows a directory, kv_list.c lists,
+ * kv_store.c stores values, kv_dir.c removes and makes names, kv_rename.c moves them, kv.c has the rows.
+ */
+#ifndef CONSULFS_KV_PARTS_H
+#define CONSULFS_KV_PARTS_H
+
+#include "kv.h"
+
+/* How much of the store one resource may show. */
+#define KV_SMALL ((size_t)1 << 20)
+#define KV_MIXED ((size_t)8 << 20)
+#define KV_LARGE ((size_t)64 << 20)
+#define KV_CONFLICTS_MAX 100 /* compare-and-set attempts before giving up with EAGAIN */
+
+/* ---- kv_find.c: names and keys. Strings that are returned are the caller's to free. ------------------------------ */
+
+/* The prefix of the keys in a directory, "" or "a/b/"; NULL without memory. */
+char *kv_prefix_of(struct op *op, const struct inode *dir);
+/*
+ * The key that `name` in the directory of `prefix` stands for. -ENOENT for a name that is no component, and in the root
+ * for the names that would be the empty key.
+ */
+int kv_key_of(const char *prefix, const char *name, char **ret_key);
+/* The same for a name that is to be written to: -EINVAL where there can't be such a key. */
+int kv_key_of_file(struct op *op, struct inode *dir, const char *name, char **ret_key);
+/* The folder marker of the directory `name` in `dir`, which is also its prefix. NULL: there can't be one. */
+char *kv_marker_of(struct op *op, struct inode *dir, const char *name);
+/* "/v1/kv/KEY?query", encoded. */
+char *kv_url_of(const char *key, size_t len, const char *query);
+/* May this prefix stand in a path of /v1/kv? */
+bool kv_is_plain(const char *prefix, size_t len);
+bool kv_begins_with(const struct consul_kv_entry *entry, const char *prefix, size_t len);
+/* The path in the mount, as phantoms are known by. */
+char *kv_phantom_path(struct op *op, const struct inode *dir, const char *name);
+
+/* ---- kv_find.c: what there is. All of these park as op_read() does. -----------------------------------------------
+ */
+
+int kv_read_tree(struct op *op, const char *prefix, size_t len, size_t max, struct consul_snapshot **ret_snapshot);
+int kv_read_names(struct op *op, const char *prefix, size_t max, struct consul_snapshot **ret_snapshot);
+/* A prefix that is too large, or may not be listed, is looked at in parts. */
+bool kv_try_finer(int err);
+/*
+ * The snapshot that shows all keys of `prefix`, from the coarsest prefix that fits; *ret_covered is how much of
+ * `prefix` that is. -EFBIG: none fits. A last plain prefix is asked for whole if what is wanted lies deeper.
+ */
+int kv_read_cover(struct op *op, const char *prefix, struct consul_snapshot **ret_snapshot, size_t *ret_covered);
+bool kv_has_below(const struct consul_kv_list *list, const char *key);
+
+/* What stands under a name: a directory, or a file with its entry (borrowed). */
+struct kv_place {
+    bool is_dir;
+    struct consul_kv_entry *entry;
+    uint64_t seen_ns;
+};
+
+int kv_find_in_cover(const struct consul_snapshot *snapshot, const char *key, bool is_value, bool is_marker,
+                     struct kv_place *ret_place);
+/* By the key's own resource. */
+int kv_find_key(struct op *op, const char *key, struct kv_place *ret_place);
+int kv_find_place(struct op *op, struct inode *dir, const char *name, struct kv_place *ret_place);
+
+/* ---- kv_store.c ---------------------------------------------------------------------------------------------------
+ */
+
+/* The next read has to ask: what is in the cache lost a race. The operation begins anew. */
+void kv_distrust(struct op *op);
+/* One operation without a value on the key of a file. */
+int kv_begin_on_key(struct op *op, struct inode *dir, const char *name, enum consul_kv_verb verb);
+
+/* ---- kv_dir.c -----------------------------------------------------------------------------------------------------
+ */
+
+/* A key of this directory went away: it, and those on the way to it, may have vanished with their last key. */
+void kv_emptied(struct op *op, struct inode *dir);
+
+/* ---- functions of the rows; see struct kind -----------------------------------------------------------------------
+ */
+
+int kv_find_dir(struct op *op, struct inode *dir, const char *name, struct found *ret_found);
+int kv_find_file(struct op *op, struct inode *dir, const char *name, struct found *ret_found);
+int kv_list(struct op *op, struct inode *dir, struct lister *lister);
+int kv_store(struct op *op, struct inode *dir, const char *name, const char *data, size_t len);
+int kv_may_create(struct op *op, struct inode *dir, const char *name);
+int kv_create_exclusive(struct op *op, struct inode *dir, const char *name);
+size_t kv_max_len(struct fs *fs);
+int kv_remove_file(struct op *op, struct inode *dir, const char *name);
+int kv_make_dir(struct op *op, struct inode *dir, const char *name);
+int kv_remove_dir(struct op *op, struct inode *dir, const char *name);
+int kv_rename_file(struct op *op, struct inode *dir, const char *name, struct inode *new_dir, const char *new_name,
+                   unsigned flags);
+int kv_rename_dir(struct op *op, struct inode *dir, const char *name, struct inode *new_dir, const char *new_name,
+                  unsigned flags);
+
+#endif

@@ -1,0 +1,128 @@
+/* kv/: storing values: whole, by compare-and-set, appending, creating. */
+#include "kv_parts.h"
+
+#include "content.h"
+#include "handle.h"
+#include "name.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+void kv_distrust(struct op *op)
+{
+    consul_expire(op->fs->consul, "/v1/kv/");
+    op->since_ns = consul_now_ns();
+    op->stage = 0;
+    op->attempts++;
+}
+
+/* O_APPEND: what is there now, and the new bytes; compare-and-set, so that nobody's bytes are lost. */
+static int begin_append(struct op *op, struct inode *dir, const char *name, const char *key, const char *data,
+                        size_t len)
+{
+    struct consul_kv_op kv = {.verb = CONSUL_KV_CAS, .key = key};
+    struct kv_place place = {0};
+    char *value;
+    int r = kv_find_place(op, dir, name, &place);
+
+    if (r < 0 && r != -ENOENT)
+        return r;
+    if (place.entry) {
+        kv.index = place.entry->modify_index;
+        kv.flags = place.entry->flags;
+        kv.value_len = place.entry->value_len;
+    }
+    if (kv.value_len + len > consul_kv_max_value(op->fs->consul))
+        return -EFBIG;
+    value = malloc(kv.value_len + len + 1);
+    if (!value)
+        return -ENOMEM;
+    if (place.entry)
+        memcpy(value, consul_kv_value(place.entry), kv.value_len);
+    if (len > 0)
+        memcpy(value + kv.value_len, data, len);
+    kv.value = value;
+    kv.value_len += len;
+    r = op_kv_txn(op, &kv, 1);
+    free(value);
+    return r;
+}
+
+static int begin_set(struct op *op, const char *key, const char *data, size_t len)
+{
+    const struct consul_kv_entry *old = op->handle->content ? op->handle->content->entry : NULL;
+    struct consul_kv_op kv = {.verb = CONSUL_KV_SET, .key = key, .value = data, .value_len = len};
+
+    kv.flags = old ? old->flags : 0;
+    if (!op->handle->replaces) { /* it was read before: nobody may have changed it */
+        kv.verb = CONSUL_KV_CAS;
+        kv.index = old ? old->modify_index : 0;
+    }
+    return op_kv_txn(op, &kv, 1);
+}
+
+int kv_store(struct op *op, struct inode *dir, const char *name, const char *data, size_t len)
+{
+    bool append = handle_appends(op->handle);
+    char *key;
+    int r;
+
+    if (op->stage > 0) {
+        if (!append || (op->result != -ESTALE && op->result != -EEXIST)) {
+            if (op->result == -ESTALE || op->result == -EEXIST)
+                kv_distrust(op); /* who lost the race is to see what won it */
+            return op->result == -EEXIST ? -ESTALE : op->result;
+        }
+        if (op->attempts >= KV_CONFLICTS_MAX)
+            return -EAGAIN;
+        kv_distrust(op);
+    }
+    r = kv_key_of_file(op, dir, name, &key);
+    if (r < 0)
+        return r;
+    r = append ? begin_append(op, dir, name, key, data, len) : begin_set(op, key, data, len);
+    free(key);
+    return r;
+}
+
+int kv_begin_on_key(struct op *op, struct inode *dir, const char *name, enum consul_kv_verb verb)
+{
+    struct consul_kv_op kv = {.verb = verb, .value = ""};
+    char *key;
+    int r = kv_key_of_file(op, dir, name, &key);
+
+    if (r < 0)
+        return r;
+    kv.key = key;
+    r = op_kv_txn(op, &kv, 1);
+    free(key);
+    return r;
+}
+
+/* O_CREAT|O_EXCL: one of all hosts wins. */
+int kv_create_exclusive(struct op *op, struct inode *dir, const char *name)
+{
+    if (op->stage > 0)
+        return op->result;
+    /* The directory's marker may be there, and is no file as long as it is empty: this is one when it is stored. */
+    if (strcmp(name, NAME_KV_EMPTY) == 0)
+        return 0;
+    return kv_begin_on_key(op, dir, name, CONSUL_KV_CAS);
+}
+
+size_t kv_max_len(struct fs *fs) { return consul_kv_max_value(fs->consul); }
+
+/* A key that the agent can hold. The name must be one that a lookup would find again. */
+int kv_may_create(struct op *op, struct inode *dir, const char *name)
+{
+    char *key;
+    bool plain;
+    int r = kv_key_of_file(op, dir, name, &key);
+
+    if (r < 0)
+        return r;
+    r = consul_kv_key_valid(key, &plain) ? 0 : -EINVAL;
+    free(key);
+    return r;
+}
