@@ -7,7 +7,7 @@ import pytest
 
 from harness.programs import fails_with, sh
 from harness.wait import wait_equal, wait_until
-from errno import EHOSTUNREACH, EIO, ENOENT, ETIMEDOUT
+from errno import EHOSTUNREACH, EIO, ENOENT, EROFS, ETIMEDOUT
 
 
 @pytest.fixture
@@ -86,6 +86,47 @@ def test_services_of_the_other_datacenter_are_read(mnt, pair):
     assert names(mnt / "datacenters/dc2/nodes") == ["n2"]
     assert "serfHealth@n2.json" in names(mnt / "datacenters/dc2/checks/passing")
     assert json.loads((mnt / "datacenters/dc2/services/web/web@n2.json").read_text())["Node"]["Datacenter"] == "dc2"
+
+
+def test_services_of_the_other_datacenter_are_written(mnt, pair):
+    """There for nodes without an agent: our agent is of this datacenter, and theirs is another live one."""
+    there = mnt / "datacenters/dc2"
+    sh("""echo '{"Address": "10.0.0.7"}' > nodes/db07.json
+          echo '{"Service": "db", "Port": 5432}' > nodes/db07/services/db-1.json
+          echo '{"Port": 5433}' > services/db/db-2@db07.json
+          echo '{"Status": "passing"}' > nodes/db07/checks/ping.json""", cwd=there)
+    assert set(pair.far.get("/v1/catalog/node/db07").json()["Services"]) == {"db-1", "db-2"}
+    assert pair.near.get("/v1/catalog/node/db07").json() is None
+    assert (there / "services/db/passing").read_text() == "10.0.0.7:5432\n10.0.0.7:5433\n"
+    for command in ("echo '{}' > services/web.json", "mkdir services/web && echo '{}' > services/web/web.json",
+                    "echo '{}' > nodes/n2/services/x.json", "echo '{}' > checks/any/x.json", "rmdir nodes/n2"):
+        assert sh(command, cwd=there, check=False).returncode != 0, command
+    sh("rmdir services/web; rm services/db/db-2@db07.json; rm -r nodes/db07", cwd=there)
+    assert pair.far.get("/v1/catalog/node/db07").json() is None
+
+
+def test_config_entries_of_the_other_datacenter_are_for_reading(mnt, pair):
+    pair.far.put("/v1/config", {"Kind": "service-defaults", "Name": "web", "Protocol": "http"})
+    entry = mnt / "datacenters/dc2/config/service-defaults/web.json"
+    wait_equal(entry.exists, True)
+    for attempt in (lambda: entry.write_text("{}"), lambda: os.unlink(entry)):
+        with fails_with(EROFS):
+            attempt()
+    assert pair.near.get("/v1/config/service-defaults").json() == []
+    pair.far.delete("/v1/config/service-defaults/web")
+
+
+def test_the_fastest_is_elsewhere_when_none_passes_here(mnt, pair):
+    for agent, address in ((pair.near, "127.0.0.1"), (pair.far, "127.0.0.2")):
+        agent.register("web", Port=80, Address=address)
+    for place, address in (("", "127.0.0.1"), ("datacenters/dc2", "127.0.0.2")):
+        wait_equal((mnt / place / "services/web/fastest").read_text, f"{address}:80\n")
+    pair.near.set_status("web", "web", "critical")
+    wait_equal((mnt / "services/web/fastest").read_text, "127.0.0.2:80\n")
+    pair.near.set_status("web", "web", "passing")
+    wait_equal((mnt / "services/web/fastest").read_text, "127.0.0.1:80\n")
+    pair.far.set_status("web", "web", "critical")
+    wait_equal((mnt / "datacenters/dc2/services/web/fastest").read_text, "127.0.0.1:80\n")
 
 
 def test_a_datacenter_that_is_known_costs_no_request(mount, pair, proxy_for):

@@ -54,6 +54,12 @@ TABLE = {
     "queries": ([], [], [], EACCES),
     "config/service-defaults": ([], [], [], EACCES),
     "connect/intentions": ([], [], [], EACCES),
+    "acl": (..., ..., ..., ...),
+    "acl/tokens": (EACCES, EACCES, EACCES, EACCES),
+    "acl/policies": (EACCES, EACCES, EACCES, EACCES),
+    "acl/roles": (EACCES, EACCES, EACCES, EACCES),
+    "acl/self.json": (..., ..., EACCES, EACCES),
+    "datacenters": (["dc1"], ["dc1"], ["dc1"], ["dc1"]),
     "operator/raft": (["configuration.json", "peers"], EACCES, EACCES, EACCES),
     "operator/raft/configuration.json": (..., EACCES, EACCES, EACCES),
 }
