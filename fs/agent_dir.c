@@ -8,6 +8,7 @@
 #include "answer.h"
 #include "order.h"
 #include "single.h"
+#include "stream.h"
 #include "view.h"
 
 #include <errno.h>
@@ -114,12 +115,48 @@ static const struct kind kind_force_leave = {ORDER_FILE("force-leave"), .store =
 static const struct kind kind_leave = {ORDER_FILE("leave"), .store = leave};
 static const struct kind kind_reload = {ORDER_FILE("reload"), .store = reload};
 
+/* ---- the log ----------------------------------------------------------------------------------------------------- */
+
+/* Without an end, so that nothing that goes through a tree may meet it. What it says may be nobody else's business. */
+#define LOG(file, source)                                                                                              \
+    {                                                                                                                  \
+        .name = (file), .mode = S_IFREG | 0400, .flags = KIND_HIDDEN | KIND_DIRECT, .stream = &(source)                \
+    }
+
+static const struct stream_source log_info = {"/v1/agent/monitor?loglevel=info", true};
+static const struct stream_source log_trace = {"/v1/agent/monitor?loglevel=trace", true};
+static const struct stream_source log_debug = {"/v1/agent/monitor?loglevel=debug", true};
+static const struct stream_source log_warn = {"/v1/agent/monitor?loglevel=warn", true};
+static const struct stream_source log_err = {"/v1/agent/monitor?loglevel=err", true};
+
+static const struct kind kind_log = LOG("log", log_info);
+static const struct kind kind_log_trace = LOG("log.trace", log_trace);
+static const struct kind kind_log_debug = LOG("log.debug", log_debug);
+static const struct kind kind_log_warn = LOG("log.warn", log_warn);
+static const struct kind kind_log_err = LOG("log.err", log_err);
+
 /* ---- the rows ---------------------------------------------------------------------------------------------------- */
 
 static const struct kind *const agent_rows[] = {
-    &kind_self_document, &kind_members, &kind_members_document, &kind_agent_services, &kind_agent_checks, &kind_metrics,
-    &kind_prometheus,    &kind_host,    &kind_maintenance,      &kind_join,           &kind_force_leave,  &kind_leave,
-    &kind_reload,        NULL,
+    &kind_self_document,
+    &kind_members,
+    &kind_members_document,
+    &kind_agent_services,
+    &kind_agent_checks,
+    &kind_metrics,
+    &kind_prometheus,
+    &kind_host,
+    &kind_maintenance,
+    &kind_join,
+    &kind_force_leave,
+    &kind_leave,
+    &kind_reload,
+    &kind_log,
+    &kind_log_trace,
+    &kind_log_debug,
+    &kind_log_warn,
+    &kind_log_err,
+    NULL,
 };
 
 const struct kind kind_agent_dir = {.name = "agent", .mode = S_IFDIR | 0755, .rows = agent_rows};

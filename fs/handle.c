@@ -1,6 +1,7 @@
 #include "handle.h"
 
 #include "content.h"
+#include "stream.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -49,6 +50,8 @@ static void handle_free(struct handle *handle)
     if (handle->next)
         handle->next->prev = handle->prev;
     pthread_mutex_unlock(&fs->open_lock);
+    if (handle->stream)
+        stream_close(handle->stream);
     content_unref(handle->content);
     inode_unref(&fs->inodes, handle->inode);
     free(handle->data);
@@ -67,6 +70,32 @@ void handle_unref(struct handle *handle)
     pthread_mutex_unlock(&handle->lock);
     if (last)
         handle_free(handle);
+}
+
+void handle_set_stream(struct handle *handle, struct stream *stream)
+{
+    pthread_mutex_lock(&handle->fs->open_lock);
+    handle->stream = stream;
+    pthread_mutex_unlock(&handle->fs->open_lock);
+}
+
+uint64_t handle_stream_size(struct fs *fs, const struct inode *inode, pid_t pid)
+{
+    const struct handle *best = NULL;
+    uint64_t size;
+
+    pthread_mutex_lock(&fs->open_lock);
+    for (const struct handle *handle = fs->handles; handle; handle = handle->next) {
+        if (handle->inode != inode || !handle->stream)
+            continue;
+        if (!best || handle->pid == pid)
+            best = handle;
+        if (handle->pid == pid)
+            break;
+    }
+    size = best ? stream_size(best->stream) : 0;
+    pthread_mutex_unlock(&fs->open_lock);
+    return size;
 }
 
 void handle_free_all(struct fs *fs)

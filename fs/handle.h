@@ -14,12 +14,14 @@
 #include "op.h"
 
 struct content;
+struct stream;
 
 struct handle {
     struct fs *fs;
     struct inode *inode;        /* counted, constant */
     unsigned flags;             /* of open, constant */
     pid_t pid;                  /* who opened it, constant */
+    struct stream *stream;      /* guarded by fs.open_lock until open() has succeeded, then constant; or NULL */
     struct handle *prev, *next; /* guarded by fs.open_lock */
 
     pthread_mutex_t lock;
@@ -40,6 +42,13 @@ struct handle {
 struct handle *handle_new(struct fs *fs, struct inode *inode, unsigned flags, pid_t pid, struct content *content);
 struct handle *handle_ref(struct handle *handle);
 void handle_unref(struct handle *handle); /* NULL is fine */
+/* The handle's from now on. */
+void handle_set_stream(struct handle *handle, struct stream *stream);
+/*
+ * How far the stream has come that `pid` has open on the inode, or if he has none the newest there is; 0 without. The
+ * kernel does not say through which descriptor somebody asks for a file's size.
+ */
+uint64_t handle_stream_size(struct fs *fs, const struct inode *inode, pid_t pid);
 /* Frees those that the kernel did not release before the mount ended. No other thread may be left. */
 void handle_free_all(struct fs *fs);
 

@@ -6,6 +6,7 @@
 #include "answer.h"
 #include "order.h"
 #include "single.h"
+#include "stream.h"
 #include "view.h"
 
 #include <errno.h>
@@ -187,12 +188,25 @@ static const struct kind kind_keyring = {
     .rows = keyring_rows,
 };
 
+/* ---- backups ----------------------------------------------------------------------------------------------------- */
+
+/* The whole state of the servers, with its secrets; making one costs them. */
+static const struct stream_source snapshot = {"/v1/snapshot", false};
+
+static const struct kind kind_snapshot = {
+    .name = "snapshot",
+    .mode = S_IFREG | 0400,
+    .flags = KIND_HIDDEN | KIND_DIRECT,
+    .stream = &snapshot,
+};
+
 /* ---- the rows ---------------------------------------------------------------------------------------------------- */
 
 /* Since Consul 1.14. */
 static const struct single usage = {.path = "/v1/operator/usage", .flags = CONSUL_OBJECT};
 static const struct kind kind_usage = {SINGLE_FILE("usage.json", usage, 0444)};
 
-static const struct kind *const operator_rows[] = {&kind_raft, &kind_autopilot, &kind_keyring, &kind_usage, NULL};
+static const struct kind *const operator_rows[] = {&kind_raft,  &kind_autopilot, &kind_keyring,
+                                                   &kind_usage, &kind_snapshot,  NULL};
 
 const struct kind kind_operator = {.name = "operator", .mode = S_IFDIR | 0555, .rows = operator_rows};

@@ -98,6 +98,8 @@ void fill_attr(struct fs *fs, struct inode *inode, pid_t pid, struct stat *attr)
         attr->st_size = (off_t)handle_len(writer);
         handle_unref(writer);
     }
+    if (kind->stream)
+        attr->st_size = (off_t)handle_stream_size(fs, inode, pid);
     attr->st_ino = inode->number;
     attr->st_mode = mode_of(fs, kind);
     attr->st_uid = fs->options->uid;

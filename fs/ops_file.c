@@ -4,6 +4,7 @@
 #include "ops.h"
 
 #include "process.h"
+#include "stream.h"
 
 #include <fcntl.h>
 #include <stdlib.h>
@@ -113,6 +114,34 @@ static int open_made_now(struct op *op)
     return handle ? reply_open(op, handle, &fi) : -ENOMEM;
 }
 
+/* Until there is something, or it is known why not: so that open() fails, and a stream that is read has a size. */
+static int open_stream(struct op *op)
+{
+    struct fuse_file_info fi = {.flags = (int)op->flags, .direct_io = 1, .noflush = 1};
+    char *data;
+    size_t len;
+    int r = 0;
+
+    if (!op_wanted(op))
+        return -EINTR;
+    if (!op->handle) {
+        struct stream *stream;
+
+        op->handle = handle_new(op->fs, op->inode, op->flags, op->pid, NULL);
+        if (!op->handle)
+            return -ENOMEM;
+        r = stream_open(op->fs, op->inode->kind->stream, &stream);
+        if (r == 0)
+            handle_set_stream(op->handle, stream);
+    }
+    if (r == 0)
+        r = stream_read(op->handle->stream, op, 0, 0, false, &data, &len);
+    if (r < 0)
+        return r;
+    free(data);
+    return reply_open(op, handle_ref(op->handle), &fi);
+}
+
 static int run_open(struct op *op)
 {
     struct fuse_file_info fi = {.flags = (int)op->flags, .keep_cache = 1, .noflush = 1};
@@ -124,6 +153,8 @@ static int run_open(struct op *op)
 
     if ((op->flags & O_ACCMODE) != O_RDONLY)
         return open_for_writing(op);
+    if (inode->kind->stream)
+        return open_stream(op);
     content = inode_content(table, inode);
     if (!content)
         return open_made_now(op);
@@ -158,11 +189,44 @@ void on_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 
 /* ---- read -------------------------------------------------------------------------------------------------------- */
 
+static int run_read_stream(struct op *op)
+{
+    char *data;
+    size_t len;
+    int r = op_wanted(op) ? 0 : -EINTR;
+
+    if (r == 0)
+        r = stream_read(op->handle->stream, op, (uint64_t)op->offset, op->size, op->flags & O_NONBLOCK, &data, &len);
+    if (r < 0)
+        return r;
+    if (op_claim_reply(op))
+        fuse_reply_buf(op->req, data, len);
+    free(data);
+    return 0;
+}
+
+static void read_stream(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi)
+{
+    struct op *op = begin(req, COUNT_READ, ino, NULL, run_read_stream);
+
+    if (!op)
+        return;
+    op->handle = handle_ref(handle_of(fi));
+    op->size = size;
+    op->offset = offset;
+    op->flags = (unsigned)fi->flags;
+    op_start(op);
+}
+
 void on_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi)
 {
     struct fs *fs = fs_of(req);
     struct handle *handle = handle_of(fi);
 
+    if (handle && handle->stream) {
+        read_stream(req, ino, size, offset, fi);
+        return;
+    }
     fs_count(fs, COUNT_READ);
     if (handle) {
         char *data;

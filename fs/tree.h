@@ -11,6 +11,7 @@
 
 struct content;
 struct kind;
+struct stream_source;
 
 /* What a directory's row found under a name. */
 struct found {
@@ -53,6 +54,8 @@ struct kind {
     int (*list)(struct op *op, struct inode *dir, struct lister *lister);
     /* The bytes of a file in `dir` whose find does not give them. */
     int (*read)(struct op *op, struct inode *dir, const char *name, struct content **ret_content);
+    /* Its bytes come while they are read; with KIND_DIRECT. */
+    const struct stream_source *stream;
 
     /*
      * The whole new value of the file `name` in `dir`, which need not exist. Stores it and returns 0, parking as often

@@ -307,6 +307,31 @@ void consul_drop_caches(struct consul *client);
 /* A slot for the program's own bookkeeping; guarded by the program. */
 void **consul_resource_user(struct consul_resource *resource);
 
+/* ---- streams ----------------------------------------------------------------------------------------------------- */
+
+/*
+ * The body of one GET, in pieces, for what is large (a snapshot) or has no end (a log). At most 256 KiB of it are in
+ * memory; while nobody reads the transfer stands still. At most 4 streams are open at a time.
+ */
+struct consul_stream;
+
+/*
+ * `wake` is called on the network thread, no lock held, after a read that was told -EINPROGRESS; then read again. A
+ * transfer that brings nothing for stall_ms fails; 0: it may be silent for ever. -EBUSY: too many are open.
+ */
+int consul_stream_open(struct consul *client, const char *path, uint64_t stall_ms, void (*wake)(void *arg), void *arg,
+                       struct consul_stream **ret_stream) CONSUL_WARN_UNUSED;
+/*
+ * 0: *ret_len bytes from `offset` on, at least one, or none at the end. -EINPROGRESS: there are none yet. -ESPIPE: they
+ * are no longer held; what was read is, for a while. Otherwise why there is no more: a refusal, or an answer cut short.
+ */
+int consul_stream_read(struct consul_stream *stream, uint64_t offset, void *buffer, size_t size,
+                       size_t *ret_len) CONSUL_WARN_UNUSED;
+/* How many bytes have arrived. */
+uint64_t consul_stream_size(struct consul_stream *stream);
+/* Ends the transfer; `wake` is not called any more once this has returned. May be called by it. */
+void consul_stream_close(struct consul_stream *stream);
+
 /* ---- KV writes -------------------------------------------------------------------------------------------------- */
 
 enum consul_kv_verb {

@@ -38,9 +38,9 @@ struct http {
     bool started;
     CURLM *multi;
 
-    pthread_mutex_t lock;          /* innermost: nothing is called while it is held */
-    struct request_list submitted; /* guarded by lock */
-    bool cancel_pending, stopping; /* guarded by lock */
+    pthread_mutex_t lock;                          /* innermost: nothing is called while it is held */
+    struct request_list submitted;                 /* guarded by lock */
+    bool cancel_pending, resume_pending, stopping; /* guarded by lock */
 
     /* network thread only */
     struct request_list active, delayed;
@@ -116,9 +116,13 @@ void http_request_free(struct http_request *request)
 static size_t on_body(char *data, size_t size, size_t n, void *arg)
 {
     struct http_request *request = arg;
+    long status = 0;
 
     if (request->url) /* a probe wants no body */
         return size * n;
+    if (request->piece && curl_easy_getinfo(request->easy, CURLINFO_RESPONSE_CODE, &status) == CURLE_OK &&
+        status == 200)
+        return request->piece(request, data, size * n) ? size * n : CURL_WRITEFUNC_PAUSE;
     if (consul_buf_append(&request->answer, data, size * n) < 0) {
         request->net = CONSUL_NET_TOO_BIG;
         return 0; /* ends the transfer */
@@ -275,6 +279,22 @@ static void set_probe_options(const struct http_request *request, CURL *easy)
 
 static void finish(struct http *http, struct http_request *request);
 
+#define STREAM_CONNECT_MS 10000
+
+static void set_time_limits(const struct http_request *request, CURL *easy, uint64_t now)
+{
+    if (!request->piece) {
+        curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, (long)((request->deadline_ns - now) / 1000000 + 1));
+        curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)((request->deadline_ns - now) / 1000000 + 1));
+        return;
+    }
+    curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)STREAM_CONNECT_MS);
+    if (request->stall_ms > 0) { /* does not count while the transfer stands still for want of room */
+        curl_easy_setopt(easy, CURLOPT_LOW_SPEED_LIMIT, 1L);
+        curl_easy_setopt(easy, CURLOPT_LOW_SPEED_TIME, (long)((request->stall_ms + 999) / 1000));
+    }
+}
+
 static void start(struct http *http, struct http_request *request)
 {
     uint64_t now = consul_now_ns();
@@ -319,8 +339,7 @@ static void start(struct http *http, struct http_request *request)
     curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L);
     curl_easy_setopt(easy, CURLOPT_TCP_KEEPIDLE, 30L);
     curl_easy_setopt(easy, CURLOPT_TCP_KEEPINTVL, 10L);
-    curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, (long)((request->deadline_ns - now) / 1000000 + 1));
-    curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)((request->deadline_ns - now) / 1000000 + 1));
+    set_time_limits(request, easy, now);
     curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_body);
     curl_easy_setopt(easy, CURLOPT_WRITEDATA, request);
     curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, on_header);
@@ -406,7 +425,7 @@ static bool may_retry(const struct http_request *request, uint64_t now, uint64_t
     struct consul_answer_facts facts = facts_of(request);
     uint64_t delay = RETRY_FIRST_MS;
 
-    if (request->blocking || request->url || request->cancelled)
+    if (request->blocking || request->url || request->cancelled || request->piece)
         return false;
     if (!consul_error_is_transient(&facts))
         return false;
@@ -510,17 +529,31 @@ static void cancel_marked(struct http *http, bool all)
     }
 }
 
+/* curl hands over what it held back at once, and this may fill the window again. */
+static void resume_marked(struct http *http)
+{
+    struct http_request *request = http->active.first, *next;
+
+    for (; request; request = next) {
+        next = request->next;
+        if (request->easy && atomic_exchange(&request->resumed, false))
+            curl_easy_pause(request->easy, CURLPAUSE_CONT);
+    }
+}
+
 /* Takes over what other threads submitted. Returns false when it is time to stop. */
 static bool take_submitted(struct http *http)
 {
     struct request_list taken;
-    bool cancel, stopping;
+    bool cancel, resume, stopping;
 
     pthread_mutex_lock(&http->lock);
     taken = http->submitted;
     http->submitted = (struct request_list){0};
     cancel = http->cancel_pending;
     http->cancel_pending = false;
+    resume = http->resume_pending;
+    http->resume_pending = false;
     stopping = http->stopping;
     pthread_mutex_unlock(&http->lock);
 
@@ -530,6 +563,8 @@ static bool take_submitted(struct http *http)
         list_remove(&taken, request);
         start(http, request);
     }
+    if (resume)
+        resume_marked(http);
     if (cancel || stopping)
         cancel_marked(http, stopping);
     return !stopping;
@@ -601,6 +636,15 @@ void http_submit(struct http *http, struct http_request *request)
     consul_buf_init(&request->answer, request->max_answer);
     pthread_mutex_lock(&http->lock);
     list_add(&http->submitted, request);
+    pthread_mutex_unlock(&http->lock);
+    curl_multi_wakeup(http->multi);
+}
+
+void http_resume(struct http *http, struct http_request *request)
+{
+    pthread_mutex_lock(&http->lock);
+    request->resumed = true;
+    http->resume_pending = true;
     pthread_mutex_unlock(&http->lock);
     curl_multi_wakeup(http->multi);
 }

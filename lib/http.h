@@ -27,6 +27,10 @@ struct http_request {
     bool health_by_status; /* 429 and 503 with a JSON object are answers: they say how healthy something is */
     bool blocking;         /* a blocking query: not retried here, counted apart */
     size_t max_answer;
+    /* Not NULL: takes the body of a 200 in pieces. False: none of it now; http_resume() when there is room. Such a
+     * request is never sent again. */
+    bool (*piece)(struct http_request *request, const char *data, size_t len);
+    uint64_t stall_ms; /* with `piece`: gives up after so long without a byte, the deadline does not count. 0: never */
     uint64_t deadline_ns;
     void (*done)(struct http_request *request);
     void *arg;
@@ -47,7 +51,7 @@ struct http_request {
     unsigned attempts;
     int earlier_error; /* of the attempt before: says more than that time ran out on the next one */
     uint64_t retry_ns;
-    atomic_bool cancelled; /* written by any thread */
+    atomic_bool cancelled, resumed; /* written by any thread */
     struct http_request *prev, *next;
 };
 
@@ -62,6 +66,8 @@ void http_free(struct http *http);
 
 /* Never fails; errors come through `done`. */
 void http_submit(struct http *http, struct http_request *request);
+/* Goes on with a request whose `piece` had no room. The caller knows that it is not done. Any thread. */
+void http_resume(struct http *http, struct http_request *request);
 /* `done` will be called soon with CONSUL_NET_CANCELLED, unless the answer is faster. */
 void http_cancel(struct http *http, struct http_request *request);
 /* Has tick called soon. */
