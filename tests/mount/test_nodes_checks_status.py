@@ -62,13 +62,13 @@ def test_checks_of_a_node(mnt, agent):
     assert os.listdir(mnt / f"nodes/{agent.node}/checks") == ["serfHealth.json"]
     assert document(mnt / f"nodes/{agent.node}/checks/serfHealth.json")["Status"] == "passing"
     external(agent, Check={"Name": "disk", "CheckID": "disk", "Status": "warning"})
-    assert os.listdir(mnt / "nodes/ext/checks") == ["disk.json"]
+    wait_equal(lambda: os.listdir(mnt / "nodes/ext/checks"), ["disk.json"])
     assert document(mnt / "nodes/ext/checks/disk.json")["Status"] == "warning"
 
 
 def test_node_with_nothing_on_it(mnt, agent):
     external(agent)
-    assert os.listdir(mnt / "nodes/ext/services") == []
+    wait_equal(lambda: os.listdir(mnt / "nodes/ext/services"), [])
     assert os.listdir(mnt / "nodes/ext/checks") == []
 
 
