@@ -1,6 +1,7 @@
 #include "handle.h"
 
 #include "content.h"
+#include "spool.h"
 #include "stream.h"
 
 #include <errno.h>
@@ -52,6 +53,7 @@ static void handle_free(struct handle *handle)
     pthread_mutex_unlock(&fs->open_lock);
     if (handle->stream)
         stream_close(handle->stream);
+    spool_free(handle->spool);
     content_unref(handle->content);
     inode_unref(&fs->inodes, handle->inode);
     free(handle->data);

@@ -14,6 +14,7 @@
 #include "op.h"
 
 struct content;
+struct spool;
 struct stream;
 
 struct handle {
@@ -22,6 +23,7 @@ struct handle {
     unsigned flags;             /* of open, constant */
     pid_t pid;                  /* who opened it, constant */
     struct stream *stream;      /* guarded by fs.open_lock until open() has succeeded, then constant; or NULL */
+    struct spool *spool;        /* constant once it is open; NULL for all that is not written so */
     struct handle *prev, *next; /* guarded by fs.open_lock */
 
     pthread_mutex_t lock;

@@ -6,6 +6,7 @@
 #include "answer.h"
 #include "order.h"
 #include "single.h"
+#include "spool.h"
 #include "stream.h"
 #include "view.h"
 
@@ -190,14 +191,35 @@ static const struct kind kind_keyring = {
 
 /* ---- backups ----------------------------------------------------------------------------------------------------- */
 
+static int may_restore(struct op *op)
+{
+    if (op->fs->options->allow_restore)
+        return 0;
+    answer_refuse(op, "/v1/snapshot", "restoring replaces all that Consul has: the mount needs -o allow_restore");
+    return -EPERM;
+}
+
+/* Consul's indexes have gone back, so that blocking queries would see nothing of it until they end. */
+static void restored(struct op *op) { consul_drop_caches(op->fs->consul); }
+
+static const struct spool_target restore = {
+    .method = "PUT",
+    .path = "/v1/snapshot",
+    .may_write = may_restore,
+    .sent = restored,
+    .magic = "\x1f\x8b", /* gzip */
+    .magic_len = 2,
+};
+
 /* The whole state of the servers, with its secrets; making one costs them. */
 static const struct stream_source snapshot = {"/v1/snapshot", false};
 
 static const struct kind kind_snapshot = {
     .name = "snapshot",
-    .mode = S_IFREG | 0400,
+    .mode = S_IFREG | 0600,
     .flags = KIND_HIDDEN | KIND_DIRECT,
     .stream = &snapshot,
+    .spool = &restore,
 };
 
 /* ---- the rows ---------------------------------------------------------------------------------------------------- */

@@ -4,6 +4,7 @@
 #include "ops.h"
 
 #include "process.h"
+#include "spool.h"
 #include "stream.h"
 
 #include <fcntl.h>
@@ -54,6 +55,29 @@ static int reply_open(struct op *op, struct handle *handle, struct fuse_file_inf
         }
     }
     return 0;
+}
+
+/* For writing only: what is read there is another stream. */
+static int open_spool(struct op *op)
+{
+    struct fuse_file_info fi = {.flags = (int)op->flags, .direct_io = 1};
+    const struct spool_target *target = op->inode->kind->spool;
+    struct handle *handle;
+    int r = target->may_write ? target->may_write(op) : 0;
+
+    if (r == 0 && (op->flags & O_ACCMODE) != O_WRONLY)
+        r = -EINVAL;
+    if (r < 0)
+        return r;
+    handle = handle_new(op->fs, op->inode, op->flags, op->pid, NULL);
+    if (!handle)
+        return -ENOMEM;
+    r = spool_new(target, &handle->spool);
+    if (r < 0) {
+        handle_unref(handle);
+        return r;
+    }
+    return reply_open(op, handle, &fi);
 }
 
 static int open_for_writing(struct op *op)
@@ -152,7 +176,7 @@ static int run_open(struct op *op)
     bool being_written;
 
     if ((op->flags & O_ACCMODE) != O_RDONLY)
-        return open_for_writing(op);
+        return inode->kind->spool ? open_spool(op) : open_for_writing(op);
     if (inode->kind->stream)
         return open_stream(op);
     content = inode_content(table, inode);
@@ -446,6 +470,18 @@ void on_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off
     int r;
 
     r = handle && handle_writes(handle) ? 0 : -EBADF;
+    if (r == 0 && handle->spool) {
+        fs_count(fs, COUNT_WRITE);
+        r = spool_write(handle->spool, data, size, (uint64_t)offset);
+        if (r < 0) {
+            if (handle_refuse(handle, r))
+                note_refused(handle, r);
+            fuse_reply_err(req, -r);
+        } else {
+            fuse_reply_write(req, size);
+        }
+        return;
+    }
     if (r == 0 && handle->inode->kind->flags & KIND_ORDERS) {
         begin_order(req, ino, handle, data, size);
         return;
@@ -492,6 +528,13 @@ static bool is_only_opened(struct op *op)
     return only_opened && process_has_open(op->pid, handle->inode->number, node_id(op->fs, handle->inode));
 }
 
+static int run_send(struct op *op)
+{
+    int r = spool_send(op->handle->spool, op);
+
+    return r < 0 ? r : reply_ok(op);
+}
+
 static int run_close(struct op *op)
 {
     int r = op->cleanup || !is_only_opened(op) ? store(op) : 0;
@@ -521,7 +564,7 @@ void on_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     struct handle *handle = handle_of(fi);
 
     if (handle && handle_writes(handle)) {
-        begin_flush(req, COUNT_FLUSH, ino, handle, run_close);
+        begin_flush(req, COUNT_FLUSH, ino, handle, handle->spool ? run_send : run_close);
     } else {
         fs_count(fs_of(req), COUNT_FLUSH);
         fuse_reply_err(req, 0);
@@ -534,7 +577,7 @@ void on_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_inf
 
     (void)datasync;
     if (handle && handle_writes(handle)) {
-        begin_flush(req, COUNT_FSYNC, ino, handle, run_fsync);
+        begin_flush(req, COUNT_FSYNC, ino, handle, handle->spool ? run_send : run_fsync);
     } else {
         fs_count(fs_of(req), COUNT_FSYNC);
         fuse_reply_err(req, 0);
@@ -711,6 +754,13 @@ void set_size(fuse_req_t req, fuse_ino_t ino, uint64_t size, struct fuse_file_in
 
     if (!op)
         return;
+    if (op->inode->kind->spool) { /* each open() begins anew */
+        if (handle && handle->spool)
+            spool_clear(handle->spool);
+        reply_attr(op, op->inode);
+        op_free(op);
+        return;
+    }
     if (handle && handle_writes(handle) && !(op->inode->kind->flags & KIND_ORDERS)) {
         r = handle_truncate(handle, size, max_len(op->fs, op->inode->kind));
         if (r == 0) { /* stored with what is written next, or by close() */

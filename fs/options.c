@@ -250,6 +250,7 @@ static const struct row rows[] = {
     {"timeout", "seconds above 0 and up to a day, as in timeout=2.5", store_timeout, FIELD(timeout_ms)},
     {"stale", "'forever' or seconds, 0 for never", store_stale, FIELD(stale_ms)},
     {"watches", "a number", store_count, FIELD(watches)},
+    {"allow_restore", NULL, store_true, FIELD(allow_restore)},
     {"delay_connect", NULL, store_true, FIELD(delay_connect)},
     {"debug", NULL, store_true, FIELD(debug)},
 
@@ -529,6 +530,7 @@ void options_usage(FILE *stream)
         "                         answer; default forever, 0 for never\n"
         "  watches=N              blocking queries to hold open at most; default 64. Consul allows\n"
         "                         200 connections for all clients on a host (http_max_conns_per_client)\n"
+        "  allow_restore          a backup may be written to operator/snapshot\n"
         "  delay_connect          mount even if Consul does not answer yet\n"
         "  FUSE's own             allow_root auto_unmount clone_fd default_permissions fsname=\n"
         "                         max_idle_threads= max_read= max_threads= subtype= and those of\n"

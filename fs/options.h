@@ -51,6 +51,7 @@ struct options {
     unsigned timeout_ms; /* for one operation; above 0 */
     int64_t stale_ms;    /* or OPTIONS_STALE_FOREVER; 0: never serve what may be stale */
     unsigned watches;
+    bool allow_restore;
     bool delay_connect;
 
     /* For libfuse's loop, not for its session, which would refuse them. */

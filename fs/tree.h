@@ -11,6 +11,7 @@
 
 struct content;
 struct kind;
+struct spool_target;
 struct stream_source;
 
 /* What a directory's row found under a name. */
@@ -56,6 +57,8 @@ struct kind {
     int (*read)(struct op *op, struct inode *dir, const char *name, struct content **ret_content);
     /* Its bytes come while they are read; with KIND_DIRECT. */
     const struct stream_source *stream;
+    /* What is written there is kept until it is whole. NULL: it cannot be written so. */
+    const struct spool_target *spool;
 
     /*
      * The whole new value of the file `name` in `dir`, which need not exist. Stores it and returns 0, parking as often

@@ -179,6 +179,10 @@ int consul_request(struct consul *client, const struct consul_request *wanted, c
             goto fail;
         memcpy(request->body, wanted->body, wanted->body_len);
         request->body_len = wanted->body_len;
+    } else if (wanted->body_is_file) {
+        request->body_is_file = true;
+        request->body_fd = wanted->body_fd;
+        request->body_len = wanted->body_len;
     } else if (wanted->intent != CONSUL_READ) {
         request->body = strdup(""); /* a PUT without a body still says its length */
         if (!request->body)

@@ -160,6 +160,9 @@ struct consul_request {
     const char *path;   /* "/v1/…", encoded, with its query */
     const void *body;   /* copied */
     size_t body_len;
+    bool body_is_file; /* the body is the first body_len bytes of body_fd, read while it is sent; the caller keeps it
+                          open until the answer */
+    int body_fd;
     const char *content_type; /* NULL: application/json */
     size_t max_answer;        /* bytes; 0: 64 MiB. A longer answer is -EFBIG */
     uint64_t timeout_ms;      /* 0: the client's */

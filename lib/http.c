@@ -15,6 +15,7 @@
 #include <string.h>
 #include <strings.h>
 #include <time.h>
+#include <unistd.h>
 
 #define RETRY_FIRST_MS 50
 #define RETRY_MAX_MS 2000
@@ -223,7 +224,7 @@ static struct curl_slist *build_headers(const struct http *http, const struct ht
 
     if (more && http->token_header && !request->url)
         more = curl_slist_append(list, http->token_header);
-    if (more && request->body) {
+    if (more && (request->body || request->body_is_file)) {
         snprintf(type, sizeof(type), "Content-Type: %s",
                  request->content_type ? request->content_type : "application/json");
         more = curl_slist_append(list, type);
@@ -278,6 +279,39 @@ static void set_probe_options(const struct http_request *request, CURL *easy)
 }
 
 static void finish(struct http *http, struct http_request *request);
+
+static size_t read_file_body(char *buffer, size_t size, size_t n, void *arg)
+{
+    struct http_request *request = arg;
+    size_t left = request->body_len - request->body_sent;
+    ssize_t len = pread(request->body_fd, buffer, left < size * n ? left : size * n, (off_t)request->body_sent);
+
+    if (len < 0 || (len == 0 && left > 0))
+        return CURL_READFUNC_ABORT;
+    request->body_sent += (size_t)len;
+    return (size_t)len;
+}
+
+static int seek_file_body(void *arg, curl_off_t offset, int origin)
+{
+    struct http_request *request = arg;
+
+    if (origin != SEEK_SET)
+        return CURL_SEEKFUNC_CANTSEEK;
+    request->body_sent = (size_t)offset;
+    return CURL_SEEKFUNC_OK;
+}
+
+static void set_file_body(struct http_request *request, CURL *easy)
+{
+    request->body_sent = 0;
+    curl_easy_setopt(easy, CURLOPT_POST, 1L);
+    curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)request->body_len);
+    curl_easy_setopt(easy, CURLOPT_READFUNCTION, read_file_body);
+    curl_easy_setopt(easy, CURLOPT_READDATA, request);
+    curl_easy_setopt(easy, CURLOPT_SEEKFUNCTION, seek_file_body);
+    curl_easy_setopt(easy, CURLOPT_SEEKDATA, request);
+}
 
 #define STREAM_CONNECT_MS 10000
 
@@ -352,7 +386,9 @@ static void start(struct http *http, struct http_request *request)
     if (strcmp(request->method, "HEAD") == 0) {
         curl_easy_setopt(easy, CURLOPT_NOBODY, 1L);
     } else {
-        if (request->body) { /* gives Content-Length, which Consul's size check needs */
+        if (request->body_is_file) {
+            set_file_body(request, easy);
+        } else if (request->body) { /* gives Content-Length, which Consul's size check needs */
             curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)request->body_len);
             curl_easy_setopt(easy, CURLOPT_POSTFIELDS, request->body);
         } else {

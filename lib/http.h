@@ -20,6 +20,8 @@ struct http_request {
     char *method, *path; /* malloc'd; freed by http_request_free() */
     char *body;
     size_t body_len;
+    bool body_is_file; /* then it is read from body_fd while it is sent; borrowed */
+    int body_fd;
     const char *content_type;
     char *url;         /* set instead of path for a probe: an absolute URL, asked without token or TLS checks */
     bool connect_only; /* a probe that is done once connected */
@@ -49,6 +51,7 @@ struct http_request {
     void *easy;
     void *header_list;
     unsigned attempts;
+    size_t body_sent;  /* of a file */
     int earlier_error; /* of the attempt before: says more than that time ran out on the next one */
     uint64_t retry_ns;
     atomic_bool cancelled, resumed; /* written by any thread */

@@ -129,14 +129,6 @@ def test_files_of_a_service_node_and_check_are_in_the_manual(mnt, agent):
         assert listed - {"coordinate.json"} <= described, directory  # an agent has none for its first seconds
 
 
-def test_what_is_not_there_is_said_alike():
-    def files(text):
-        return set(re.findall(r"\b[a-z]+/[a-z]+\b", text))
-
-    listed = README.split("## What is not there yet", 1)[1].split("\n- Locks", 1)[0]
-    assert files(listed) == files(manual_section("BUGS")) != set()
-
-
 # The examples, as meson has built them
 
 
