@@ -146,18 +146,6 @@ static const struct collection binding_rules = {
 
 static const char rules_suffix[] = ".hcl";
 
-static int parse_rules_name(const char *name, char policy[NAME_SIZE])
-{
-    size_t len = strlen(name), n = sizeof(rules_suffix) - 1;
-    char file[NAME_SIZE];
-
-    if (len <= n || len >= NAME_SIZE || strcmp(name + len - n, rules_suffix) != 0)
-        return -ENOENT;
-    memcpy(file, name, len - n);
-    file[len - n] = '\0';
-    return name_decode(file, NULL, policy, NAME_SIZE);
-}
-
 static int read_policy(struct op *op, const char *name, const json_t **ret_policy,
                        struct consul_snapshot **ret_snapshot)
 {
@@ -173,7 +161,7 @@ static int find_rules(struct op *op, struct inode *dir, const char *name, struct
     const json_t *policy;
     char key[NAME_SIZE], *data;
     const char *rules;
-    int r = parse_rules_name(name, key);
+    int r = view_file_parse(name, rules_suffix, key);
 
     (void)dir;
     if (r == 0)
@@ -189,7 +177,6 @@ static int list_rules(struct op *op, struct inode *dir, struct lister *lister)
 {
     const struct kind *row = op->row;
     struct consul_snapshot *snapshot;
-    char name[NAME_SIZE];
     json_t *policy;
     size_t i;
     int r = op_read(op, policies.list, CONSUL_JSON, CONSUL_OBJECTS, 0, &snapshot);
@@ -199,15 +186,7 @@ static int list_rules(struct op *op, struct inode *dir, struct lister *lister)
         return r;
     json_array_foreach(snapshot->json, i, policy)
     {
-        const char *policy_name = view_string(policy, "Name");
-
-        if (name_encode(policy_name, strlen(policy_name), NULL, name) < 0 ||
-            strlen(name) + strlen(rules_suffix) > NAME_LEN_MAX) {
-            fs_name_left_out(op->fs);
-            continue;
-        }
-        strcat(name, rules_suffix);
-        r = lister->emit(lister, name, &(struct found){.kind = row});
+        r = answer_list_suffixed(op, lister, view_string(policy, "Name"), rules_suffix, row);
         if (r < 0)
             return r;
     }
@@ -219,7 +198,7 @@ static int may_create_rules(struct op *op, struct inode *dir, const char *name)
     char policy[NAME_SIZE];
 
     (void)op, (void)dir;
-    return parse_rules_name(name, policy) < 0 ? -EPERM : 0;
+    return view_file_parse(name, rules_suffix, policy) < 0 ? -EPERM : 0;
 }
 
 /* The rest of the policy stays as it is. */
@@ -248,7 +227,7 @@ static int store_rules(struct op *op, struct inode *dir, const char *name, const
     struct consul_snapshot *snapshot;
     const json_t *current = NULL;
     char policy[NAME_SIZE];
-    int r = parse_rules_name(name, policy);
+    int r = view_file_parse(name, rules_suffix, policy);
 
     (void)dir;
     if (op->stage > 0) {

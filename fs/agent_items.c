@@ -56,37 +56,13 @@ static int list_items(struct op *op, struct inode *dir, struct lister *lister)
     return 0;
 }
 
-static int may_create_item(struct op *op, struct inode *dir, const char *name)
-{
-    char id[NAME_SIZE];
-
-    (void)op, (void)dir;
-    if (!view_is_json_name(name))
-        return -EPERM;
-    return view_json_parse(name, id) < 0 ? -EINVAL : 0;
-}
-
 /* ---- a line beside it: ID.maintenance, ID.status ----------------------------------------------------------------- */
-
-/* The ID in "ID.suffix". */
-static int parse_line_name(const char *name, const char *suffix, char id[NAME_SIZE])
-{
-    size_t len = strlen(name), n = strlen(suffix);
-    char file[NAME_SIZE];
-
-    if (len <= n || len >= NAME_SIZE || strcmp(name + len - n, suffix) != 0)
-        return -ENOENT;
-    memcpy(file, name, len - n);
-    file[len - n] = '\0';
-    return name_decode(file, NULL, id, NAME_SIZE);
-}
 
 /* Lists ID.suffix for each item; what is in it is found out when it is looked up. */
 static int list_lines(struct op *op, const char *path, const char *suffix, struct lister *lister)
 {
     const struct kind *row = op->row;
     struct consul_snapshot *snapshot;
-    char name[NAME_SIZE];
     const char *id;
     json_t *item;
     int r = read_list(op, path, &snapshot);
@@ -95,12 +71,7 @@ static int list_lines(struct op *op, const char *path, const char *suffix, struc
         return r;
     json_object_foreach(snapshot->json, id, item)
     {
-        if (name_encode(id, strlen(id), NULL, name) < 0 || strlen(name) + strlen(suffix) > NAME_LEN_MAX) {
-            fs_name_left_out(op->fs);
-            continue;
-        }
-        strcat(name, suffix);
-        r = lister->emit(lister, name, &(struct found){.kind = row});
+        r = answer_list_suffixed(op, lister, id, suffix, row);
         if (r < 0)
             return r;
     }
@@ -183,7 +154,7 @@ static const char maintenance_suffix[] = ".maintenance";
 static int find_maintenance(struct op *op, struct inode *dir, const char *name, struct found *found)
 {
     char id[NAME_SIZE], check[NAME_SIZE + 32];
-    int r = parse_line_name(name, maintenance_suffix, id);
+    int r = view_file_parse(name, maintenance_suffix, id);
 
     (void)dir;
     if (r == 0)
@@ -203,7 +174,7 @@ static int list_maintenance(struct op *op, struct inode *dir, struct lister *lis
 static int store_maintenance(struct op *op, struct inode *dir, const char *name, const char *data, size_t len)
 {
     char id[NAME_SIZE], check[NAME_SIZE + 32];
-    int r = parse_line_name(name, maintenance_suffix, id);
+    int r = view_file_parse(name, maintenance_suffix, id);
 
     (void)dir;
     if (r < 0)
@@ -251,7 +222,7 @@ static const struct kind kind_service = {
     .list = list_items,
     .store = store_service,
     .complete = document_complete,
-    .may_create = may_create_item,
+    .may_create = answer_may_create_json,
     .unlink = unlink_service,
 };
 
@@ -296,7 +267,7 @@ static int find_status(struct op *op, struct inode *dir, const char *name, struc
     const json_t *check;
     char id[NAME_SIZE], *data;
     size_t len;
-    int r = parse_line_name(name, status_suffix, id);
+    int r = view_file_parse(name, status_suffix, id);
 
     (void)dir;
     if (r == 0)
@@ -319,7 +290,7 @@ static int list_status(struct op *op, struct inode *dir, struct lister *lister)
 static int store_status(struct op *op, struct inode *dir, const char *name, const char *data, size_t len)
 {
     char id[NAME_SIZE];
-    int r = parse_line_name(name, status_suffix, id);
+    int r = view_file_parse(name, status_suffix, id);
 
     (void)dir;
     return r < 0 ? r : check_update(op, id, data, len);
@@ -332,7 +303,7 @@ static const struct kind kind_check = {
     .list = list_items,
     .store = store_check,
     .complete = document_complete,
-    .may_create = may_create_item,
+    .may_create = answer_may_create_json,
     .unlink = unlink_check,
 };
 

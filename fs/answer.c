@@ -96,6 +96,28 @@ bool answer_is_local(struct op *op)
 
 char *answer_local_node(struct op *op) { return answer_is_local(op) ? fs_agent_node(op->fs) : NULL; }
 
+int answer_list_suffixed(struct op *op, struct lister *lister, const char *consul_name, const char *suffix,
+                         const struct kind *row)
+{
+    char name[NAME_SIZE];
+
+    if (view_file_name(consul_name, suffix, name) < 0) {
+        fs_name_left_out(op->fs);
+        return 0;
+    }
+    return lister->emit(lister, name, &(struct found){.kind = row});
+}
+
+int answer_may_create_json(struct op *op, struct inode *dir, const char *name)
+{
+    char decoded[NAME_SIZE];
+
+    (void)op, (void)dir;
+    if (!view_is_json_name(name))
+        return -EPERM;
+    return view_json_parse(name, decoded) < 0 ? -EINVAL : 0;
+}
+
 int answer_list_name(struct op *op, struct lister *lister, const char *consul_name, const struct found *found)
 {
     char name[NAME_SIZE];

@@ -34,6 +34,11 @@ bool answer_is_local(struct op *op);
 /* The datacenter that the operation is about; the caller frees it. NULL while it is not known. */
 char *answer_datacenter(struct op *op);
 
+/* Lists a file of that row called by a Consul name and a suffix; what is in it is found out when it is looked up. */
+int answer_list_suffixed(struct op *op, struct lister *lister, const char *consul_name, const char *suffix,
+                         const struct kind *row);
+/* kind.may_create of what any Consul name can be called: NAME.json. */
+int answer_may_create_json(struct op *op, struct inode *dir, const char *name);
 /* Lists `found` under the file name of a Consul name; one that cannot be a file name is left out and counted. */
 int answer_list_name(struct op *op, struct lister *lister, const char *consul_name, const struct found *found);
 

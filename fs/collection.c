@@ -156,12 +156,7 @@ void collection_expire(struct op *op, const struct collection *collection)
 
 int collection_may_create(struct op *op, struct inode *dir, const char *name)
 {
-    char key[NAME_SIZE];
-
-    (void)dir;
-    if (!view_is_json_name(name) || !collection_of(op)->create.path)
-        return -EPERM;
-    return view_json_parse(name, key) < 0 ? -EINVAL : 0;
+    return collection_of(op)->create.path ? answer_may_create_json(op, dir, name) : -EPERM;
 }
 
 /* The document says what the path says. */

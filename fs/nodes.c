@@ -123,16 +123,6 @@ static int list_services(struct op *op, struct inode *dir, struct lister *lister
     return 0;
 }
 
-static int may_create_document(struct op *op, struct inode *dir, const char *name)
-{
-    char id[NAME_SIZE];
-
-    (void)op, (void)dir;
-    if (!view_is_json_name(name))
-        return -EPERM;
-    return view_json_parse(name, id) < 0 ? -EINVAL : 0;
-}
-
 /* The node and ID of NODE/services/ID.json and NODE/checks/ID.json. */
 static int parse_item(const struct inode *dir, const char *name, char node[NAME_SIZE], char id[NAME_SIZE])
 {
@@ -479,7 +469,7 @@ static const struct kind kind_service = {
     .list = list_services,
     .store = store_service,
     .complete = document_complete,
-    .may_create = may_create_document,
+    .may_create = answer_may_create_json,
     .unlink = unlink_service,
 };
 
@@ -489,7 +479,7 @@ static const struct kind kind_check = {
     .list = list_checks,
     .store = store_check,
     .complete = document_complete,
-    .may_create = may_create_document,
+    .may_create = answer_may_create_json,
     .unlink = unlink_check,
 };
 
@@ -530,7 +520,7 @@ static const struct kind kind_node_document = {
     .find = find_node_document,
     .store = store_node,
     .complete = document_complete,
-    .may_create = may_create_document,
+    .may_create = answer_may_create_json,
     .unlink = unlink_node,
 };
 

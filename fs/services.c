@@ -413,16 +413,6 @@ static int find_document(struct op *op, struct inode *dir, const char *name, str
     return answer_show_document(found, snapshot, json_array_size(snapshot->json) > 0 ? snapshot->json : NULL);
 }
 
-static int may_create_document(struct op *op, struct inode *dir, const char *name)
-{
-    char service[NAME_SIZE];
-
-    (void)op, (void)dir;
-    if (!view_is_json_name(name))
-        return -EPERM;
-    return view_json_parse(name, service) < 0 ? -EINVAL : 0;
-}
-
 static int store_document(struct op *op, struct inode *dir, const char *name, const char *data, size_t len)
 {
     char service[NAME_SIZE], directory[NAME_SIZE];
@@ -498,7 +488,7 @@ static const struct kind kind_service_document = {
     .find = find_document,
     .store = store_document,
     .complete = document_complete,
-    .may_create = may_create_document,
+    .may_create = answer_may_create_json,
 };
 
 /* A service may be called "web.json": what is listed wins over what is not. */

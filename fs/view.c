@@ -226,8 +226,7 @@ const json_t *view_select(const json_t *array, const char *key, const char *valu
 
 /* ---- names ------------------------------------------------------------------------------------------------------- */
 
-static const char suffix[] = ".json";
-#define SUFFIX_LEN (sizeof(suffix) - 1)
+static const char json_suffix[] = ".json";
 
 static int append(char out[NAME_SIZE], const char *text)
 {
@@ -239,26 +238,19 @@ static int append(char out[NAME_SIZE], const char *text)
     return 0;
 }
 
-/* The part before ".json". */
-static int strip_suffix(const char *file, char out[NAME_SIZE])
+/* The part before the suffix. */
+static int strip_suffix(const char *file, const char *suffix, char out[NAME_SIZE])
 {
-    size_t len = strlen(file);
+    size_t len = strlen(file), n = strlen(suffix);
 
-    if (len <= SUFFIX_LEN || len > NAME_LEN_MAX || strcmp(file + len - SUFFIX_LEN, suffix) != 0)
+    if (len <= n || len > NAME_LEN_MAX || strcmp(file + len - n, suffix) != 0)
         return -ENOENT;
-    memcpy(out, file, len - SUFFIX_LEN);
-    out[len - SUFFIX_LEN] = '\0';
+    memcpy(out, file, len - n);
+    out[len - n] = '\0';
     return 0;
 }
 
-bool view_is_json_name(const char *file)
-{
-    size_t len = strlen(file);
-
-    return len > 5 && strcmp(file + len - 5, ".json") == 0;
-}
-
-int view_json_name(const char *consul, char out[NAME_SIZE])
+int view_file_name(const char *consul, const char *suffix, char out[NAME_SIZE])
 {
     char name[NAME_SIZE];
     int r = name_encode(consul, strlen(consul), NULL, name);
@@ -270,13 +262,24 @@ int view_json_name(const char *consul, char out[NAME_SIZE])
     return r;
 }
 
-int view_json_parse(const char *file, char out[NAME_SIZE])
+int view_file_parse(const char *file, const char *suffix, char out[NAME_SIZE])
 {
     char name[NAME_SIZE];
-    int r = strip_suffix(file, name);
+    int r = strip_suffix(file, suffix, name);
 
     return r < 0 ? r : name_decode(name, NULL, out, NAME_SIZE);
 }
+
+bool view_is_json_name(const char *file)
+{
+    char name[NAME_SIZE];
+
+    return strip_suffix(file, json_suffix, name) == 0;
+}
+
+int view_json_name(const char *consul, char out[NAME_SIZE]) { return view_file_name(consul, json_suffix, out); }
+
+int view_json_parse(const char *file, char out[NAME_SIZE]) { return view_file_parse(file, json_suffix, out); }
 
 static int full_name(const char *id, const char *node, char out[NAME_SIZE])
 {
@@ -290,7 +293,7 @@ static int full_name(const char *id, const char *node, char out[NAME_SIZE])
     if (r == 0 && node)
         r = append(name, at);
     if (r == 0)
-        r = append(name, suffix);
+        r = append(name, json_suffix);
     if (r == 0)
         strcpy(out, name);
     return r;
@@ -316,7 +319,7 @@ int view_owned_name(const char *id, const char *node, const char *local, const c
 int view_owned_parse(const char *file, const char *local, const char *own, char id[NAME_SIZE], char node[NAME_SIZE])
 {
     char name[NAME_SIZE], *at;
-    int r = strip_suffix(file, name);
+    int r = strip_suffix(file, json_suffix, name);
 
     if (r < 0 || (own && strcmp(file, own) == 0))
         return -ENOENT;

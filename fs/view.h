@@ -42,6 +42,9 @@ const char *view_string(const json_t *object, const char *key);
 /* The first object of the array with that string member, or NULL. */
 const json_t *view_select(const json_t *array, const char *key, const char *value);
 
+/* "NAMEsuffix" and back; errors as of view_json_name(). */
+int view_file_name(const char *consul, const char *suffix, char out[NAME_SIZE]);
+int view_file_parse(const char *file, const char *suffix, char out[NAME_SIZE]);
 /*
  * "NAME.json" and back. -ENAMETOOLONG, -EINVAL: such a name cannot be a file; -ENOENT: such a file does not exist,
  * because encoding would not produce it.
