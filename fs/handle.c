@@ -74,6 +74,19 @@ void handle_unref(struct handle *handle)
         handle_free(handle);
 }
 
+void handle_set_content(struct handle *handle, struct content *content)
+{
+    struct content *old = NULL;
+
+    pthread_mutex_lock(&handle->lock);
+    if (!handle->storing) { /* else that decides what is there */
+        old = handle->content;
+        handle->content = content_ref(content);
+    }
+    pthread_mutex_unlock(&handle->lock);
+    content_unref(old);
+}
+
 void handle_set_stream(struct handle *handle, struct stream *stream)
 {
     pthread_mutex_lock(&handle->fs->open_lock);

@@ -36,6 +36,8 @@ struct handle {
     bool rewrites; /* opened with O_APPEND, but truncated since: the whole value is stored */
     bool dirty;    /* data (or its absence) is to be stored */
     bool stored_by_write;
+    bool kv_flags_given; /* a KV value's flags were set before it was stored: */
+    uint64_t kv_flags;
     int refused;  /* why nothing of this descriptor will be stored any more; 0 */
     bool storing; /* an operation is storing; the others queue */
     struct op *queue;
@@ -44,6 +46,8 @@ struct handle {
 struct handle *handle_new(struct fs *fs, struct inode *inode, unsigned flags, pid_t pid, struct content *content);
 struct handle *handle_ref(struct handle *handle);
 void handle_unref(struct handle *handle); /* NULL is fine */
+/* What is there now, if nothing newer is being written: takes a reference of its own. */
+void handle_set_content(struct handle *handle, struct content *content);
 /* The handle's from now on. */
 void handle_set_stream(struct handle *handle, struct stream *stream);
 /*

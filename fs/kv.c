@@ -42,6 +42,9 @@ const struct kind kind_kv_file = {
     .create_exclusive = kv_create_exclusive,
     .unlink = kv_remove_file,
     .rename = kv_rename_file,
+    .get_attribute = kv_get_attribute,
+    .attributes = kv_attributes,
+    .set_attribute = kv_set_attribute,
     .max_len = kv_max_len,
     .block_size = KV_BLOCK_SIZE,
 };

@@ -75,6 +75,12 @@ int kv_begin_on_key(struct op *op, struct inode *dir, const char *name, enum con
 /* A key of this directory went away: it, and those on the way to it, may have vanished with their last key. */
 void kv_emptied(struct op *op, struct inode *dir);
 
+/* ---- kv_xattr.c; see struct kind --------------------------------------------------------------------------------- */
+
+extern const char *const kv_attributes[];
+int kv_get_attribute(const struct content *content, const char *attribute, char value[ATTRIBUTE_SIZE]);
+int kv_set_attribute(struct op *op, struct inode *dir, const char *name, const char *attribute, const char *value);
+
 /* ---- functions of the rows; see struct kind -----------------------------------------------------------------------
  */
 

@@ -17,6 +17,17 @@ void kv_distrust(struct op *op)
     op->attempts++;
 }
 
+/* Those that were set while the value was being written win. */
+static uint64_t flags_of(struct op *op, uint64_t present)
+{
+    uint64_t flags;
+
+    pthread_mutex_lock(&op->handle->lock);
+    flags = op->handle->kv_flags_given ? op->handle->kv_flags : present;
+    pthread_mutex_unlock(&op->handle->lock);
+    return flags;
+}
+
 /* O_APPEND: what is there now, and the new bytes; compare-and-set, so that nobody's bytes are lost. */
 static int begin_append(struct op *op, struct inode *dir, const char *name, const char *key, const char *data,
                         size_t len)
@@ -44,6 +55,7 @@ static int begin_append(struct op *op, struct inode *dir, const char *name, cons
         memcpy(value + kv.value_len, data, len);
     kv.value = value;
     kv.value_len += len;
+    kv.flags = flags_of(op, kv.flags);
     r = op_kv_txn(op, &kv, 1);
     free(value);
     return r;
@@ -54,7 +66,7 @@ static int begin_set(struct op *op, const char *key, const char *data, size_t le
     const struct consul_kv_entry *old = op->handle->content ? op->handle->content->entry : NULL;
     struct consul_kv_op kv = {.verb = CONSUL_KV_SET, .key = key, .value = data, .value_len = len};
 
-    kv.flags = old ? old->flags : 0;
+    kv.flags = flags_of(op, old ? old->flags : 0);
     if (!op->handle->replaces) { /* it was read before: nobody may have changed it */
         kv.verb = CONSUL_KV_CAS;
         kv.index = old ? old->modify_index : 0;

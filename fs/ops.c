@@ -321,7 +321,7 @@ static void on_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned cmd, void *arg, st
     fuse_reply_err(req, ENOTTY);
 }
 
-/* Consul knows neither links nor devices. */
+/* Consul knows no links. */
 static void on_symlink(fuse_req_t req, const char *link, fuse_ino_t parent, const char *name)
 {
     (void)link, (void)parent, (void)name;
@@ -331,12 +331,6 @@ static void on_symlink(fuse_req_t req, const char *link, fuse_ino_t parent, cons
 static void on_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent, const char *name)
 {
     (void)ino, (void)parent, (void)name;
-    fuse_reply_err(req, EPERM);
-}
-
-static void on_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev)
-{
-    (void)parent, (void)name, (void)mode, (void)rdev;
     fuse_reply_err(req, EPERM);
 }
 
@@ -372,6 +366,10 @@ const struct fuse_lowlevel_ops consulfs_ops = {
     .flush = on_flush,
     .fsync = on_fsync,
     .release = on_release,
+    .getxattr = on_getxattr,
+    .listxattr = on_listxattr,
+    .setxattr = on_setxattr,
+    .removexattr = on_removexattr,
     .opendir = on_opendir,
     .readdir = on_readdir,
     .readdirplus = on_readdirplus,

@@ -52,6 +52,12 @@ void on_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 /* SETATTR with a size. */
 void set_size(fuse_req_t req, fuse_ino_t ino, uint64_t size, struct fuse_file_info *fi);
 
+/* ops_xattr.c */
+void on_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size);
+void on_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size);
+void on_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size, int flags);
+void on_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name);
+
 /* ops_dir.c */
 /* Frees those that the kernel did not release before the mount ended. No other thread may be left. */
 void dir_handle_free_all(struct fs *fs);
@@ -59,6 +65,7 @@ void on_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void on_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi);
 void on_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi);
 void on_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void on_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev);
 void on_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode);
 void on_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name);
 void on_unlink(fuse_req_t req, fuse_ino_t parent, const char *name);

@@ -470,6 +470,42 @@ void on_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
         op_start(op);
 }
 
+/* An empty file of one of the kinds that can be created by themselves: tar makes them so. */
+static int run_mknod(struct op *op)
+{
+    struct content *content;
+    struct inode *inode;
+    bool new;
+    int r = op->kind ? 0 : tree_row_for_new(op, op->inode, op->name, false, &op->kind);
+
+    if (r == 0 && !op->kind->create_exclusive)
+        r = -EPERM;
+    op->row = op->kind;
+    if (r == 0)
+        r = op->kind->create_exclusive(op, op->inode, op->name);
+    if (r < 0)
+        return r;
+    content = op->stored ? content_of_entry(op->stored) : NULL;
+    inode = inode_get(&op->fs->inodes, op->inode, op->name, op->kind, content, content ? content->mtime_ns : 0, &new);
+    content_unref(content);
+    return inode ? reply_entry(op, inode, 0) : -ENOMEM;
+}
+
+/* Consul knows no devices. */
+void on_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev)
+{
+    struct op *op;
+
+    (void)rdev;
+    if (!S_ISREG(mode)) {
+        fuse_reply_err(req, EPERM);
+        return;
+    }
+    op = begin(req, COUNT_CREATE, parent, name, run_mknod);
+    if (op)
+        op_start(op);
+}
+
 static void end_rename(struct op *op)
 {
     struct inode *inode = op->state;

@@ -36,6 +36,8 @@ enum kind_flags {
     KIND_ORDERS = 1 << 3, /* each write() is stored by itself, and nothing is kept of it */
 };
 
+#define ATTRIBUTE_SIZE 64 /* of an extended attribute's value, with its NUL */
+
 struct kind {
     const char *name; /* in its directory; NULL: a pattern */
     mode_t mode;      /* type and permissions before umask; the bytes of a symbolic link are its target */
@@ -78,6 +80,13 @@ struct kind {
     int (*rmdir)(struct op *op, struct inode *dir, const char *name);
     int (*rename)(struct op *op, struct inode *dir, const char *name, struct inode *new_dir, const char *new_name,
                   unsigned flags);
+    /*
+     * Extended attributes: what one says of this content, or -ENODATA (pure, any thread); the names that are listed
+     * where they say something, up to NULL; storing one (value NULL: removing it), as store. NULL: there are none.
+     */
+    int (*get_attribute)(const struct content *content, const char *attribute, char value[ATTRIBUTE_SIZE]);
+    const char *const *attributes;
+    int (*set_attribute)(struct op *op, struct inode *dir, const char *name, const char *attribute, const char *value);
     size_t (*max_len)(struct fs *fs); /* of a value that store takes; NULL: 1 MiB */
     unsigned block_size;              /* st_blksize; 0: 4096 */
 };

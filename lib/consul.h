@@ -344,6 +344,8 @@ enum consul_kv_verb {
     CONSUL_KV_DELETE_CAS,
     CONSUL_KV_CHECK_INDEX,      /* no change: fails the transaction with -ESTALE when ModifyIndex is another */
     CONSUL_KV_CHECK_NOT_EXISTS, /* no change: fails the transaction with -EEXIST */
+    CONSUL_KV_LOCK,             /* set, and lock with `session`; -EBUSY when another session holds the lock */
+    CONSUL_KV_UNLOCK,           /* set, and unlock; -EPERM when `session` does not hold the lock */
 };
 
 struct consul_kv_op {
@@ -352,6 +354,7 @@ struct consul_kv_op {
     const void *value;
     size_t value_len;
     uint64_t flags, index;
+    const char *session;
 };
 
 /* entries[i], of n: what op i stored (the library's, valid during the callback), NULL where it stored nothing. */

@@ -70,6 +70,7 @@ static int rewrite_large_flags(const char *body, struct consul_buf *buf)
         uint64_t flags;
 
         found += sizeof(name) - 1;
+        found += strspn(found, " "); /* an agent in development mode indents */
         if (*found < '0' || *found > '9')
             return -EINVAL;
         errno = 0;
@@ -372,6 +373,10 @@ static int append_verb(struct consul_buf *buf, const char *verb, const struct co
         r = append_value(buf, op->value, op->value_len);
     if (r == 0 && set)
         r = consul_buf_printf(buf, ",\"Flags\":%" PRIu64, op->flags);
+    if (r == 0 && op->session)
+        r = consul_buf_puts(buf, ",\"Session\":");
+    if (r == 0 && op->session)
+        r = append_json_string(buf, op->session);
     if (r == 0 && index)
         r = consul_buf_printf(buf, ",\"Index\":%" PRIu64, op->index);
     return r < 0 ? r : consul_buf_puts(buf, "}}");
@@ -398,6 +403,10 @@ static int append_op(struct consul_buf *buf, const struct consul_kv_op *op)
         return append_verb(buf, "check-index", op, false, true);
     case CONSUL_KV_CHECK_NOT_EXISTS:
         return append_verb(buf, "check-not-exists", op, false, false);
+    case CONSUL_KV_LOCK:
+        return append_verb(buf, "lock", op, true, false);
+    case CONSUL_KV_UNLOCK:
+        return append_verb(buf, "unlock", op, true, false);
     }
     return -EINVAL;
 }

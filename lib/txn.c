@@ -110,6 +110,12 @@ static int errno_of_what(const struct write *write, int64_t op_index, const char
         return op && op->verb == CONSUL_KV_CHECK_INDEX ? -ESTALE : -ENOENT;
     if (strstr(what, "index is stale") || strstr(what, "current modify index") || strstr(what, "failed index check"))
         return op && op->verb == CONSUL_KV_CAS && op->index == 0 ? -EEXIST : -ESTALE;
+    if (strstr(what, "lock is already held"))
+        return -EBUSY;
+    if (strstr(what, "lock isn't held"))
+        return -EPERM;
+    if (strstr(what, "invalid session") || strstr(what, "missing session") || strstr(what, "UUID must be"))
+        return -EINVAL;
     if (strstr(what, "exists"))
         return -EEXIST;
     if (strstr(what, "invalid key name") || strstr(what, "Missing key"))
@@ -172,6 +178,8 @@ static int take_results(struct write *write, const json_t *json)
         switch (op->verb) {
         case CONSUL_KV_SET:
         case CONSUL_KV_CAS:
+        case CONSUL_KV_LOCK:
+        case CONSUL_KV_UNLOCK:
             write->entries[i] = meta ? stored_entry(op, meta) : NULL;
             if (!write->entries[i]) {
                 consul_kv_entry_unref(meta);

@@ -181,6 +181,9 @@ EFFECTS = {
     "PUT event/fire/NAME": lambda a: [e["Payload"] for e in a.get("/v1/event/list", name="deploy").json()][-1:] == ["djQy"],
     "PUT kv/KEY": lambda a: kv(a, "app/port")["Value"] == b"9090\n",
     "PUT kv/KEY?cas=0": lambda a: kv(a, "app/lock")["Value"] == b"once\n",
+    "PUT kv/KEY?flags=N": lambda a: kv(a, "app/port")["Flags"] == 42,
+    "PUT kv/KEY?acquire=ID": lambda a: kv(a, "app/port")["Session"] == a.get("/v1/session/list").json()[0]["ID"],
+    "PUT kv/KEY?release=ID": lambda a: "Session" not in kv(a, "app/name"),
     "DELETE kv/KEY": lambda a: kv(a, "app/port") is None,
     "DELETE kv/KEY?recurse": lambda a: a.client.kv.get("app", keys=True)[1] is None,
     "PUT txn": lambda a: kv(a, "app/port") is None and kv(a, "app/listen")["Value"] == b"8080\n",
@@ -214,6 +217,12 @@ def other_failed(world):
     wait_until(lambda: members(world.agent).get("n8") == 4, "the other agent has failed", 60)
 
 
+def locked(world):
+    session = world.agent.get("/v1/session/list").json()[0]["ID"]
+    world.agent.put("/v1/kv/app/name", b"web\n", acquire=session)
+    wait_equal(lambda: typed(world, world.mnt, "getfattr -n user.consul.session kv/app/name").returncode, 0)
+
+
 def fired(world):
     world.agent.put("/v1/event/fire/started", b"v41")
     wait_until(lambda: world.agent.get("/v1/event/list", name="started").json(), "the event is there")
@@ -223,6 +232,7 @@ BEFORE = {
     "PUT agent/join/ADDRESS": other_joined,
     "PUT agent/force-leave/NODE": other_failed,
     "GET event/list": fired,
+    "PUT kv/KEY?release=ID": locked,
 }
 
 # Everybody is told these, or they are not refused by a token: an agent that is gone refuses them.
@@ -288,7 +298,7 @@ def test_endpoint_is_refused(world, endpoint):
 
 
 # What these bring about is so before.
-ALREADY_SO = {"PUT agent/check/pass/ID", "PUT agent/join/ADDRESS", "PUT agent/force-leave/NODE", "PUT event/fire/NAME"}
+ALREADY_SO = {"PUT kv/KEY?release=ID", "PUT agent/check/pass/ID", "PUT agent/join/ADDRESS", "PUT agent/force-leave/NODE", "PUT event/fire/NAME"}
 
 
 def session_file(world):

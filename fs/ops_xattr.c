@@ -1,0 +1,137 @@
+/* Extended attributes: which there are, and what they say, is the node kind's; see struct kind. */
+#include "ops.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/xattr.h>
+
+static void reply_value(fuse_req_t req, const char *value, size_t len, size_t size)
+{
+    if (size == 0)
+        fuse_reply_xattr(req, len);
+    else if (size < len)
+        fuse_reply_err(req, ERANGE);
+    else
+        fuse_reply_buf(req, value, len);
+}
+
+/* From what the kernel has of the inode: nobody is asked. The kernel itself asks for security.capability often. */
+void on_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
+{
+    struct fs *fs = fs_of(req);
+    struct inode *inode = inode_of(fs, ino);
+    char value[ATTRIBUTE_SIZE];
+    struct content *content;
+    int len = -ENODATA;
+
+    fs_count(fs, COUNT_XATTR);
+    if (inode->kind->get_attribute) {
+        content = inode_content(&fs->inodes, inode);
+        len = inode->kind->get_attribute(content, name, value);
+        content_unref(content);
+    }
+    if (len < 0)
+        fuse_reply_err(req, -len);
+    else
+        reply_value(req, value, (size_t)len, size);
+}
+
+void on_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
+{
+    struct fs *fs = fs_of(req);
+    struct inode *inode = inode_of(fs, ino);
+    const char *const *name = inode->kind->attributes;
+    struct content *content = inode_content(&fs->inodes, inode);
+    char names[1024], value[ATTRIBUTE_SIZE];
+    size_t len = 0;
+
+    fs_count(fs, COUNT_XATTR);
+    for (; name && *name && len + strlen(*name) < sizeof(names); name++) {
+        if (inode->kind->get_attribute(content, *name, value) < 0)
+            continue;
+        strcpy(names + len, *name);
+        len += strlen(*name) + 1;
+    }
+    content_unref(content);
+    reply_value(req, names, len, size);
+}
+
+/* The inode has it now, and who writes to it goes on from there. */
+static void take_stored(struct op *op)
+{
+    struct inode_table *table = &op->fs->inodes;
+    struct content *content = op->stored ? content_of_entry(op->stored) : NULL;
+    struct handle *writer;
+
+    if (!content)
+        return;
+    inode_set_content(table, op->inode, content, op->inode->mtime_ns);
+    pthread_mutex_lock(&table->lock);
+    writer = op->inode->writer ? handle_ref(op->inode->writer) : NULL;
+    pthread_mutex_unlock(&table->lock);
+    if (writer) {
+        handle_set_content(writer, content);
+        handle_unref(writer);
+    }
+    content_unref(content);
+}
+
+/* XATTR_CREATE and XATTR_REPLACE, by what the inode has. */
+static int check_flags(struct op *op)
+{
+    struct content *content = inode_content(&op->fs->inodes, op->inode);
+    char value[ATTRIBUTE_SIZE];
+    bool there = op->inode->kind->get_attribute(content, op->name, value) >= 0;
+
+    content_unref(content);
+    if (op->flags & XATTR_CREATE && there)
+        return -EEXIST;
+    return op->flags & XATTR_REPLACE && !there ? -ENODATA : 0;
+}
+
+static int run_setxattr(struct op *op)
+{
+    const struct kind *kind = op->inode->kind;
+    int r = op->new_parent ? 0 : place_of(op->fs, op->inode, &op->new_parent, &op->new_name);
+
+    op->row = kind;
+    if (r == 0 && op->stage == 0)
+        r = check_flags(op);
+    if (r == 0)
+        r = kind->set_attribute(op, op->new_parent, op->new_name, op->name, op->data);
+    if (r < 0)
+        return r;
+    take_stored(op);
+    return reply_ok(op);
+}
+
+/* value NULL: it is to be removed. */
+static void begin_set(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size, int flags)
+{
+    struct fs *fs = fs_of(req);
+    struct op *op;
+
+    if (!inode_of(fs, ino)->kind->set_attribute) {
+        fs_count(fs, COUNT_XATTR);
+        fuse_reply_err(req, value ? EOPNOTSUPP : ENODATA);
+        return;
+    }
+    op = begin(req, COUNT_XATTR, ino, name, run_setxattr);
+    if (!op)
+        return;
+    op->flags = (unsigned)flags;
+    op->data = value ? strndup(value, size) : NULL;
+    if (value && (!op->data || strlen(op->data) != size)) {
+        fuse_reply_err(req, op->data ? EINVAL : ENOMEM); /* none of them has a NUL */
+        op_free(op);
+        return;
+    }
+    op_start(op);
+}
+
+void on_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size, int flags)
+{
+    begin_set(req, ino, name, value, size, flags);
+}
+
+void on_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name) { begin_set(req, ino, name, NULL, 0, 0); }
