@@ -32,6 +32,17 @@ int catalog_owner(struct op *op, const char *node, enum catalog_owner *ret_owner
     return -EPERM;
 }
 
+int catalog_has_node(struct op *op, const char *node)
+{
+    struct consul_snapshot *snapshot;
+    int r = answer_read(op, "/v1/catalog/node/", node, "", CONSUL_BLOCKS | CONSUL_OBJECT, &snapshot);
+
+    if (r < 0 || json_is_object(snapshot->json))
+        return r;
+    answer_refuse(op, register_path, "there is no node \"%s\": register it first, as nodes/NODE.json", node);
+    return -EINVAL;
+}
+
 static int add_datacenter(struct op *op, json_t *document)
 {
     const char *datacenter = op_datacenter(op);

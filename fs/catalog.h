@@ -20,6 +20,12 @@ enum catalog_owner {
  */
 int catalog_owner(struct op *op, const char *node, enum catalog_owner *ret_owner);
 
+/*
+ * 0 if the catalog has the node, -EINVAL, said in .consulfs/errors, if not: Consul would make up one without an address
+ * for what is registered on it. May park.
+ */
+int catalog_has_node(struct op *op, const char *node);
+
 /* PUT /v1/catalog/register in the operation's datacenter, which is added to the document. Parks. */
 int catalog_register(struct op *op, json_t *document);
 /* PUT /v1/catalog/deregister of a node, or with `member` ("ServiceID", "CheckID") of what has that id on it. Parks. */

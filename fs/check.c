@@ -104,6 +104,8 @@ static int begin_registration(struct op *op, const char *id, const char *node, c
     char *why = NULL;
     int r = catalog_owner(op, node, &owner);
 
+    if (r == 0 && owner == CATALOG_NOBODYS)
+        r = catalog_has_node(op, node);
     if (r < 0)
         return r;
     written = json_loadb(data, len, 0, NULL);

@@ -11,6 +11,7 @@
 
 static const char register_path[] = "/v1/agent/service/register";
 static const char deregister_path[] = "/v1/agent/service/deregister/";
+static const char catalog_register_path[] = "/v1/catalog/register";
 static const char catalog_deregister_path[] = "/v1/catalog/deregister";
 
 struct change {
@@ -154,7 +155,7 @@ static int prepare(struct op *op, const char *service, const char *id, const cha
     r = external ? prepare_external(service, id, external, written, &registration, &node, &why)
                  : prepare_ours(op, service, id, written, &registration, &node, &why);
     if (r == -EINVAL)
-        answer_refuse(op, register_path, "%s", why ? why : "not a registration");
+        answer_refuse(op, external ? catalog_register_path : register_path, "%s", why ? why : "not a registration");
     free(why);
     if (r < 0)
         return r;
@@ -205,6 +206,8 @@ static int begin_registration(struct op *op, const char *service, const char *id
     json_t *written;
     int r = catalog_owner(op, node, &owner);
 
+    if (r == 0 && owner == CATALOG_NOBODYS)
+        r = catalog_has_node(op, node);
     if (r < 0)
         return r;
     written = json_loadb(data, len, 0, NULL);

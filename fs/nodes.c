@@ -18,6 +18,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+static const char register_path[] = "/v1/catalog/register";
+
 /* ---- the node of a directory ------------------------------------------------------------------------------------- */
 
 /* Directories here are never renamed, so their names need no lock. */
@@ -372,6 +374,14 @@ static int remove_node(struct op *op, const char *node)
     return r < 0 ? r : catalog_deregister(op, node, NULL, NULL);
 }
 
+/* There is none without an address. */
+static int make_node(struct op *op, struct inode *dir, const char *name)
+{
+    (void)dir;
+    answer_refuse(op, register_path, "a node has an address: write nodes/%s.json", name);
+    return -EPERM;
+}
+
 static int rmdir_node(struct op *op, struct inode *dir, const char *name)
 {
     char node[NAME_SIZE];
@@ -397,11 +407,33 @@ static int find_node_document(struct op *op, struct inode *dir, const char *name
     return answer_show_document(found, snapshot, json_is_object(snapshot->json) ? snapshot->json : NULL);
 }
 
+static int send_node(struct op *op, const char *node, const char *data, size_t len)
+{
+    char *why = NULL, *datacenter;
+    json_t *written, *document = NULL;
+    struct consul_snapshot *snapshot;
+    int r = answer_read(op, "/v1/catalog/node/", node, "", CONSUL_BLOCKS | CONSUL_OBJECT, &snapshot);
+
+    if (r < 0)
+        return r;
+    datacenter = answer_datacenter(op);
+    written = json_loadb(data, len, 0, NULL);
+    r = written ? view_node_registration(written, node, datacenter, snapshot->json, &document, &why) : -EINVAL;
+    json_decref(written);
+    free(datacenter);
+    if (r == -EINVAL)
+        answer_refuse(op, register_path, "%s", why ? why : "not JSON");
+    free(why);
+    if (r == 0)
+        r = catalog_register(op, document);
+    json_decref(document);
+    return r;
+}
+
 static int store_node(struct op *op, struct inode *dir, const char *name, const char *data, size_t len)
 {
     enum catalog_owner owner;
-    char node[NAME_SIZE], *why = NULL;
-    json_t *written, *document = NULL;
+    char node[NAME_SIZE];
     int r = view_json_parse(name, node);
 
     (void)dir;
@@ -412,21 +444,10 @@ static int store_node(struct op *op, struct inode *dir, const char *name, const 
     if (r == 0)
         r = catalog_owner(op, node, &owner);
     if (r == 0 && owner == CATALOG_OURS) {
-        answer_refuse(op, "/v1/catalog/register", "node \"%s\" is that of our agent, which says what it is", node);
+        answer_refuse(op, register_path, "node \"%s\" is that of our agent, which says what it is", node);
         r = -EPERM;
     }
-    if (r < 0)
-        return r;
-    written = json_loadb(data, len, 0, NULL);
-    r = written ? view_node_registration(written, node, &document, &why) : -EINVAL;
-    json_decref(written);
-    if (r == -EINVAL)
-        answer_refuse(op, "/v1/catalog/register", "%s", why ? why : "not JSON");
-    free(why);
-    if (r == 0)
-        r = catalog_register(op, document);
-    json_decref(document);
-    return r;
+    return r < 0 ? r : send_node(op, node, data, len);
 }
 
 static int unlink_node(struct op *op, struct inode *dir, const char *name)
@@ -511,6 +532,7 @@ static const struct kind kind_node = {
     .rows = node_rows,
     .find = find_node,
     .list = list_nodes,
+    .mkdir = make_node,
     .rmdir = rmdir_node,
 };
 

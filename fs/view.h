@@ -140,8 +140,12 @@ int view_check_registration(const json_t *written, const char *id, const char *n
 /* An instance as the catalog takes it for a node without an agent: "ID" and "Service" say what the path does. */
 int view_catalog_service(const json_t *written, const char *service, const char *id, json_t **ret_service,
                          char **ret_why);
-/* A document of /v1/catalog/register; its "Node" says what the path does. */
-int view_node_registration(const json_t *written, const char *node, json_t **ret_document, char **ret_why);
+/*
+ * A document of /v1/catalog/register, or the node's as the file shows it ({"Node":{…}, "Services":{…}}). Its node and
+ * datacenter (NULL: not known) are what the path says. `current` is what the catalog shows now, or NULL.
+ */
+int view_node_registration(const json_t *written, const char *node, const char *datacenter, const json_t *current,
+                           json_t **ret_document, char **ret_why);
 /* The service's name as what was written says it, borrowed, or NULL. */
 const char *view_service_said(const json_t *written);
 /* Whether the catalog's entry of the instance shows what was registered. */

@@ -105,7 +105,8 @@ static int without_derived_addresses(const json_t *tagged, const json_t *current
     return 0;
 }
 
-static int take_shown_service(const json_t *service, const json_t *current, json_t *document)
+/* The members of an instance, as the user or Consul wrote them. */
+static int take_service(const json_t *service, const json_t *current, json_t *document)
 {
     const char *key;
     json_t *value, *kept;
@@ -164,7 +165,7 @@ static int take_shown(const json_t *written, const json_t *current, json_t *docu
     json_object_foreach((json_t *)written, key, value)
     {
         if (strcasecmp(key, "Service") == 0)
-            r = take_shown_service(value, current, document);
+            r = take_service(value, current, document);
         else if (strcasecmp(key, "Checks") == 0)
             r = take_shown_checks(value, document);
         else if (strcasecmp(key, "Node") != 0)
@@ -175,17 +176,24 @@ static int take_shown(const json_t *written, const json_t *current, json_t *docu
     return 0;
 }
 
-static int take_flat(const json_t *written, json_t *document)
+/* An instance in any of the forms that there are; *ret_document is the caller's. */
+static int take_instance(const json_t *written, const json_t *current, json_t **ret_document, char **ret_why)
 {
-    const char *key;
-    json_t *value;
+    json_t *document;
+    int r;
 
-    json_object_foreach((json_t *)written, key, value)
-    {
-        if (!is_one_of(key, shown_only) && json_object_set(document, key, value) < 0)
-            return -ENOMEM;
-    }
-    return 0;
+    if (!json_is_object(written))
+        return refuse(ret_why, "not a JSON object");
+    document = json_object();
+    if (!document)
+        return -ENOMEM;
+    r = json_is_object(member(written, "Service")) ? take_shown(written, current, document, ret_why)
+                                                   : take_service(written, current, document);
+    if (r < 0)
+        json_decref(document);
+    else
+        *ret_document = document;
+    return r;
 }
 
 /* ---- name and ID ------------------------------------------------------------------------------------------------- */
@@ -259,16 +267,9 @@ static int settle_names(json_t *document, const char *service, const char *id, c
 int view_registration(const json_t *written, const char *service, const char *id, const json_t *current,
                       struct registration *ret, char **ret_why)
 {
-    json_t *document, *checks;
-    int r;
+    json_t *document = NULL, *checks;
+    int r = take_instance(written, current, &document, ret_why);
 
-    if (!json_is_object(written))
-        return refuse(ret_why, "not a JSON object");
-    document = json_object();
-    if (!document)
-        return -ENOMEM;
-    r = json_is_object(member(written, "Service")) ? take_shown(written, current, document, ret_why)
-                                                   : take_flat(written, document);
     if (r == 0)
         r = settle_names(document, service, id, ret_why);
     if (r < 0) {
@@ -290,25 +291,7 @@ void registration_clear(struct registration *registration)
     *registration = (struct registration){0};
 }
 
-/* ---- what is not an agent's instance ------------------------------------------------------------------------------
- */
-
-/* A copy without what only shows; *ret is the caller's. */
-static int copy_written(const json_t *written, json_t **ret, char **ret_why)
-{
-    json_t *document;
-    int r;
-
-    if (!json_is_object(written))
-        return refuse(ret_why, "not a JSON object");
-    document = json_object();
-    r = document ? take_flat(written, document) : -ENOMEM;
-    if (r < 0)
-        json_decref(document);
-    else
-        *ret = document;
-    return r;
-}
+/* ---- what is not an agent's instance ----------------------------------------------------------------------------- */
 
 /* The document says `value` under `key` or one of its other spellings, or nothing; then it is made to. */
 static int settle_string(json_t *document, const char *const *spellings, const char *key, const char *value,
@@ -321,15 +304,50 @@ static int settle_string(json_t *document, const char *const *spellings, const c
     return r < 0 ? r : put_string(document, key, value);
 }
 
+/*
+ * What a check that was registered shows beside what registers one. Consul does not show what is checked: who writes a
+ * check that he has read adds that.
+ */
+static bool is_shown_of_check(const char *key, const json_t *value)
+{
+    static const char *const always[] = {"Node", "ServiceName", "ServiceTags", "Type", "Output", NULL};
+    static const char *const empty[] = {"Definition", "Interval", "Timeout", "ExposedPort", NULL};
+
+    return is_one_of(key, always) || (is_one_of(key, empty) && is_empty(value));
+}
+
+static int take_check(const json_t *written, bool for_agent, json_t **ret_check, char **ret_why)
+{
+    bool shown = json_is_object(written) && member(written, "Node");
+    json_t *check, *value;
+    const char *key;
+
+    if (!json_is_object(written))
+        return refuse(ret_why, "not a JSON object");
+    check = json_object();
+    if (!check)
+        return -ENOMEM;
+    json_object_foreach((json_t *)written, key, value)
+    {
+        if (is_one_of(key, shown_only) || (for_agent && shown && is_shown_of_check(key, value)))
+            continue;
+        if (json_object_set(check, key, value) < 0) {
+            json_decref(check);
+            return -ENOMEM;
+        }
+    }
+    *ret_check = check;
+    return 0;
+}
+
 int view_check_registration(const json_t *written, const char *id, const char *node, json_t **ret_check, char **ret_why)
 {
     static const char *const id_keys[] = {"ID", "CheckID", "check_id", NULL}, *const node_keys[] = {"Node", NULL};
     json_t *check = NULL;
-    int r = copy_written(written, &check, ret_why);
+    int r = take_check(written, !node, &check, ret_why);
 
-    if (r < 0)
-        return r;
-    r = settle_string(check, id_keys, node ? "CheckID" : "ID", id, ret_why);
+    if (r == 0)
+        r = settle_string(check, id_keys, node ? "CheckID" : "ID", id, ret_why);
     if (r == 0 && node)
         r = settle_string(check, node_keys, "Node", node, ret_why);
     if (r == 0 && !member(check, "Name"))
@@ -347,11 +365,10 @@ int view_catalog_service(const json_t *written, const char *service, const char 
     static const char *const id_keys[] = {"ID", NULL}, *const name_keys[] = {"Service", "Name", NULL};
     json_t *document = NULL;
     char *said = NULL;
-    int r = copy_written(written, &document, ret_why);
+    int r = take_instance(written, NULL, &document, ret_why);
 
-    if (r < 0)
-        return r;
-    r = settle_string(document, id_keys, "ID", id, ret_why);
+    if (r == 0)
+        r = settle_string(document, id_keys, "ID", id, ret_why);
     if (r == 0)
         r = take_out(document, name_keys, service, &said, ret_why);
     if (r == 0)
@@ -377,16 +394,64 @@ const char *view_service_said(const json_t *written)
     return name && *name ? name : NULL;
 }
 
-int view_node_registration(const json_t *written, const char *node, json_t **ret_document, char **ret_why)
+/* ---- nodes ------------------------------------------------------------------------------------------------------- */
+
+/* What the catalog shows of a node, as it takes it. */
+static int take_shown_node(const json_t *node, json_t *document)
 {
-    static const char *const node_keys[] = {"Node", NULL};
+    const char *key;
+    json_t *value;
+
+    json_object_foreach((json_t *)node, key, value)
+    {
+        if (strcasecmp(key, "CreateIndex") == 0 || strcasecmp(key, "ModifyIndex") == 0 || is_empty(value))
+            continue;
+        if (json_object_set(document, strcasecmp(key, "Meta") == 0 ? "NodeMeta" : key, value) < 0)
+            return -ENOMEM;
+    }
+    return 0;
+}
+
+/* {"Node":{…}, "Services":{…}}: one request registers one service, so they are to be as they are. */
+static int take_shown_catalog(const json_t *written, const json_t *current, json_t *document, char **ret_why)
+{
+    const char *key;
+    json_t *value;
+    int r = 0;
+
+    json_object_foreach((json_t *)written, key, value)
+    {
+        if (strcasecmp(key, "Node") == 0)
+            r = take_shown_node(value, document);
+        else if (strcasecmp(key, "Services") != 0)
+            r = refuse(ret_why, "unknown field \"%s\" beside \"%s\"", key, "Node");
+        else if (!is_empty(value) && !json_equal(value, json_object_get(current, "Services")))
+            r = refuse(ret_why, "services are changed as nodes/NODE/services/ID.json");
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+int view_node_registration(const json_t *written, const char *node, const char *datacenter, const json_t *current,
+                           json_t **ret_document, char **ret_why)
+{
+    static const char *const node_keys[] = {"Node", NULL}, *const datacenter_keys[] = {"Datacenter", NULL};
+    bool shown = json_is_object(written) && json_is_object(member(written, "Node"));
     json_t *document;
-    int r;
+    int r = 0;
 
     if (!json_is_object(written))
         return refuse(ret_why, "not a JSON object");
-    document = json_copy((json_t *)written);
-    r = document ? settle_string(document, node_keys, "Node", node, ret_why) : -ENOMEM;
+    document = shown ? json_object() : json_copy((json_t *)written);
+    if (!document)
+        return -ENOMEM;
+    if (shown)
+        r = take_shown_catalog(written, current, document, ret_why);
+    if (r == 0)
+        r = settle_string(document, node_keys, "Node", node, ret_why);
+    if (r == 0 && datacenter)
+        r = settle_string(document, datacenter_keys, "Datacenter", datacenter, ret_why);
     if (r < 0)
         json_decref(document);
     else

@@ -113,6 +113,20 @@ def test_checks_are_registered_and_removed(mnt, agent):
     refuses(mnt, """echo '{"CheckID": "x", "TTL": "1s"}' > agent/checks/disk.json""", 'the path says "disk"')
 
 
+def test_a_check_is_read_edited_and_written(mnt, agent):
+    """Consul does not show what is checked: that is to be added."""
+    sh("""echo '{"TTL": "1h", "Notes": "disk"}' > agent/checks/disk.json""", cwd=mnt.path)
+    path = mnt / "agent/checks/disk.json"
+    document = json.loads(path.read_text())
+    with fails_with(EINVAL):
+        path.write_text(json.dumps(document))
+    path.write_text(json.dumps({**document, "Notes": "disks", "TTL": "2h"}))
+    assert checks(agent)["disk"]["Notes"] == "disks"
+    path = mnt / "checks/any/disk.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "Notes": "a disk", "TTL": "2h"}))
+    assert checks(agent)["disk"]["Notes"] == "a disk"
+
+
 @pytest.mark.parametrize("status", ["passing", "warning", "critical"])
 def test_status_of_a_check(mnt, agent, status):
     sh("""echo '{"TTL": "1h"}' > agent/checks/disk.json""", cwd=mnt.path)

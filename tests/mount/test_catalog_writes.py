@@ -55,8 +55,8 @@ def test_documents_that_are_refused(mnt, agent):
     refuses(mnt, """echo '{"Node": "other", "Address": "10.0.0.9"}' > nodes/db09.json""", 'the path says "db09"')
     refuses(mnt, """echo '{"Address": "10.0.0.9", "Bogus": 1}' > nodes/db09.json""", "Bogus")
     assert node(agent, "db09") is None
-    with fails_with(EPERM):
-        os.mkdir(mnt / "nodes/db09")
+    refuses(mnt, """echo '{"Address": "10.0.0.9", "datacenter": "dc9"}' > nodes/db09.json""", 'the path says "dc1"')
+    refuses(mnt, "mkdir nodes/db09", "write nodes/db09.json")
     with fails_with(EPERM):
         open(mnt / "nodes/db09", "w")
 
@@ -84,6 +84,63 @@ def test_a_check_is_read_edited_and_written(external, agent):
     path.write_text(json.dumps(check))
     assert agent.get("/v1/health/node/db07").json()[0]["Status"] == "critical"
     assert (external / "services/db/critical").read_text() == "10.0.0.7:5432\n"
+
+
+def edit(path, change):
+    """As an editor does: the whole document is read, and written with a change."""
+    document = json.loads(path.read_text())
+    change(document)
+    path.write_text(json.dumps(document))
+
+
+def service_in(document):
+    """In services/ a document is the health of the instance, elsewhere the instance alone."""
+    return document["Service"] if isinstance(document["Service"], dict) else document
+
+
+def test_a_node_is_read_edited_and_written(external, agent):
+    path = external / "nodes/db07.json"
+    edit(path, lambda document: document["Node"].update(Address="10.0.0.8", Meta={"rack": "7"}))
+    assert (node(agent, "db07")["Node"]["Address"], node(agent, "db07")["Node"]["Meta"]) == ("10.0.0.8", {"rack": "7"})
+    assert list(node(agent, "db07")["Services"]) == ["db-1"]
+    assert (external / "nodes/db07/address").read_text() == "10.0.0.8\n"
+    with fails_with(EINVAL):  # one request takes one service: they have files of their own
+        edit(path, lambda document: document["Services"]["db-1"].update(Port=1))
+    with fails_with(EINVAL):
+        edit(path, lambda document: document["Node"].update(Node="db08"))
+    with fails_with(EINVAL):
+        (external / "nodes/db08.json").write_text(path.read_text().replace("db07", "db08"))
+    assert node(agent, "db07")["Services"]["db-1"]["Port"] == 5432 and node(agent, "db08") is None
+
+
+@pytest.mark.parametrize("path", ["services/db/db-1@db07.json", "nodes/db07/services/db-1.json"])
+def test_an_instance_of_a_node_is_read_edited_and_written(external, agent, path):
+    edit(external / path, lambda document: service_in(document).update(Port=5433))
+    assert node(agent, "db07")["Services"]["db-1"]["Port"] == 5433
+    assert (external / "services/db/passing").read_text() == "10.0.0.7:5433\n"
+    assert [check["CheckID"] for check in agent.get("/v1/health/node/db07").json()] == ["ping"]
+
+
+def test_the_address_of_our_instance_is_edited(mnt, agent):
+    """Also where it was derived from: an agent tells addresses by kind, made of the one that was given."""
+    for path, address in (("services/web/web.json", "10.1.1.2"), (f"nodes/{agent.node}/services/web.json", "10.1.1.3"),
+                          ("agent/services/web.json", "10.1.1.4")):
+        agent.register("web", Address="10.1.1.1", Port=80)
+        wait_equal((mnt / "services/web/all").read_text, "10.1.1.1:80\n")
+        wait_equal(lambda: service_in(json.loads((mnt / path).read_text()))["Address"], "10.1.1.1")
+        edit(mnt / path, lambda document: service_in(document).update(Address=address))
+        registered = agent.get("/v1/agent/service/web").json()
+        assert registered["Address"] == address
+        assert {one["Address"] for one in registered["TaggedAddresses"].values()} == {address}
+
+
+@pytest.mark.parametrize("command", [
+    """mkdir services/web && echo '{"Port": 1}' > services/web/web@db99.json""",
+    """echo '{"Status": "passing"}' > checks/any/ping@db99.json"""])
+def test_what_is_on_a_node_needs_the_node(mnt, agent, command):
+    """Consul would make up one without an address."""
+    refuses(mnt, command, 'there is no node "db99"')
+    assert node(agent, "db99") is None
 
 
 def test_checks_of_a_node_through_checks(external, agent):

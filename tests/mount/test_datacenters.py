@@ -98,7 +98,8 @@ def test_services_of_the_other_datacenter_are_written(mnt, pair):
     assert set(pair.far.get("/v1/catalog/node/db07").json()["Services"]) == {"db-1", "db-2"}
     assert pair.near.get("/v1/catalog/node/db07").json() is None
     assert (there / "services/db/passing").read_text() == "10.0.0.7:5432\n10.0.0.7:5433\n"
-    for command in ("echo '{}' > services/web.json", "mkdir services/web && echo '{}' > services/web/web.json",
+    for command in ("""echo '{"Address": "10.0.0.9", "Datacenter": "dc1"}' > nodes/db09.json""",
+                    "echo '{}' > services/web.json", "mkdir services/web && echo '{}' > services/web/web.json",
                     "echo '{}' > nodes/n2/services/x.json", "echo '{}' > checks/any/x.json", "rmdir nodes/n2"):
         assert sh(command, cwd=there, check=False).returncode != 0, command
     sh("rmdir services/web; rm services/db/db-2@db07.json; rm -r nodes/db07", cwd=there)

@@ -130,6 +130,115 @@ static void test_refused(void **state)
     }
 }
 
+/* Compares what a function made of a document, and frees it. */
+static void assert_made(const char *written, int r, json_t *made, char *why, const char *expected)
+{
+    char *text = r == 0 ? json_dumps(made, JSON_COMPACT) : NULL;
+    const char *got = r == 0 ? text : why;
+
+    if (!got || strcmp(got, expected) != 0)
+        fail_msg("%s: %s", written, got ? got : "no reason");
+    free(text);
+    free(why);
+    if (r == 0)
+        json_decref(made);
+}
+
+/* `expected` is the document or why it is refused. */
+static void test_catalog_service(void **state)
+{
+    static const struct {
+        const char *written, *service, *expected;
+    } cases[] = {
+        {"{}", "web", "{\"ID\":\"web-1\",\"Service\":\"web\"}"},
+        {"{}", NULL, "{\"ID\":\"web-1\",\"Service\":\"web-1\"}"},
+        {"{\"name\":\"db\",\"id\":\"web-1\"}", NULL, "{\"ID\":\"web-1\",\"Service\":\"db\"}"},
+        {"{\"Service\":\"db\",\"Port\":1}", "web", "\"Service\" says \"db\", the path says \"web\""},
+        {current_text, "web",
+         "{\"Tags\":[\"v1\"],\"Address\":\"10.0.0.1\",\"TaggedAddresses\":{\"lan_ipv4\":{\"Address\":\"10.0.0.1\","
+         "\"Port\":80},\"wan\":{\"Address\":\"192.0.2.1\",\"Port\":8080}},\"Meta\":null,\"Port\":80,"
+         "\"Weights\":{\"Passing\":1,\"Warning\":1},\"EnableTagOverride\":false,\"ID\":\"web-1\",\"Service\":\"web\"}"},
+        {"[]", "web", "not a JSON object"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        json_t *written = parse(cases[i].written), *made = NULL;
+        char *why = NULL;
+        int r = view_catalog_service(written, cases[i].service, "web-1", &made, &why);
+
+        assert_made(cases[i].written, r, made, why, cases[i].expected);
+        json_decref(written);
+    }
+}
+
+static const char shown_check[] =
+    "{\"Node\":\"n1\",\"CheckID\":\"disk\",\"Name\":\"Disk\",\"Status\":\"passing\",\"Output\":\"full\",\"ServiceID\":"
+    "\"\","
+    "\"ServiceName\":\"\",\"ServiceTags\":[],\"Type\":\"ttl\",\"Definition\":{},\"TTL\":\"1h\",\"CreateIndex\":1}";
+
+static void test_check_registration(void **state)
+{
+    static const struct {
+        const char *written, *node, *expected;
+    } cases[] = {
+        {"{\"TTL\":\"1h\"}", NULL, "{\"TTL\":\"1h\",\"ID\":\"disk\",\"Name\":\"disk\"}"},
+        {"{\"checkid\":\"disk\",\"name\":\"D\"}", NULL, "{\"name\":\"D\",\"ID\":\"disk\"}"},
+        {"{\"Status\":\"passing\"}", "db07",
+         "{\"Status\":\"passing\",\"CheckID\":\"disk\",\"Node\":\"db07\",\"Name\":\"disk\"}"},
+        {"{\"Output\":\"not shown\"}", NULL, "{\"Output\":\"not shown\",\"ID\":\"disk\",\"Name\":\"disk\"}"},
+        {shown_check, NULL,
+         "{\"Name\":\"Disk\",\"Status\":\"passing\",\"ServiceID\":\"\",\"TTL\":\"1h\",\"ID\":\"disk\"}"},
+        {shown_check, "db07", "\"Node\" says \"n1\", the path says \"db07\""},
+        {"{\"ID\":\"x\"}", NULL, "\"ID\" says \"x\", the path says \"disk\""},
+        {"[]", NULL, "not a JSON object"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        json_t *written = parse(cases[i].written), *made = NULL;
+        char *why = NULL;
+        int r = view_check_registration(written, "disk", cases[i].node, &made, &why);
+
+        assert_made(cases[i].written, r, made, why, cases[i].expected);
+        json_decref(written);
+    }
+}
+
+static void test_node_registration(void **state)
+{
+    static const struct {
+        const char *written, *datacenter, *expected;
+    } cases[] = {
+        {"{\"Address\":\"1\"}", NULL, "{\"Address\":\"1\",\"Node\":\"db07\"}"},
+        {"{\"node\":\"db07\",\"datacenter\":\"dc1\"}", "dc1", "{\"Node\":\"db07\",\"Datacenter\":\"dc1\"}"},
+        {"{\"Datacenter\":\"dc2\"}", NULL, "{\"Datacenter\":\"dc2\",\"Node\":\"db07\"}"},
+        {"{\"Datacenter\":\"dc2\"}", "dc1", "\"Datacenter\" says \"dc2\", the path says \"dc1\""},
+        {"{\"Node\":\"db08\"}", "dc1", "\"Node\" says \"db08\", the path says \"db07\""},
+        {"{\"Node\":7}", "dc1", "\"Node\" is not a string"},
+        {"{\"Node\":{\"ID\":\"\",\"Node\":\"db07\",\"Address\":\"1\",\"Datacenter\":\"dc1\",\"TaggedAddresses\":null,"
+         "\"Meta\":{\"rack\":\"7\"},\"CreateIndex\":1,\"ModifyIndex\":2},\"Services\":{\"db\":{\"Port\":1}}}",
+         "dc1", "{\"Address\":\"1\",\"NodeMeta\":{\"rack\":\"7\"},\"Node\":\"db07\",\"Datacenter\":\"dc1\"}"},
+        {"{\"Node\":{},\"Services\":{\"db\":{\"Port\":2}}}", "dc1",
+         "services are changed as nodes/NODE/services/ID.json"},
+        {"{\"Node\":{},\"Services\":{}}", NULL, "{\"Node\":\"db07\"}"},
+        {"{\"Node\":{},\"Check\":{}}", NULL, "unknown field \"Check\" beside \"Node\""},
+        {"[]", "dc1", "not a JSON object"},
+    };
+    json_t *current = parse("{\"Node\":{},\"Services\":{\"db\":{\"Port\":1}}}");
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        json_t *written = parse(cases[i].written), *made = NULL;
+        char *why = NULL;
+        int r = view_node_registration(written, "db07", cases[i].datacenter, current, &made, &why);
+
+        assert_made(cases[i].written, r, made, why, cases[i].expected);
+        json_decref(written);
+    }
+    json_decref(current);
+}
+
 static void test_has_arrived(void **state)
 {
     static const struct {
@@ -162,9 +271,9 @@ static void test_has_arrived(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_accepted),
-        cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_has_arrived),
+        cmocka_unit_test(test_accepted),          cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_catalog_service),   cmocka_unit_test(test_check_registration),
+        cmocka_unit_test(test_node_registration), cmocka_unit_test(test_has_arrived),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
