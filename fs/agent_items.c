@@ -197,22 +197,19 @@ static int store_service(struct op *op, struct inode *dir, const char *name, con
 static int unlink_service(struct op *op, struct inode *dir, const char *name)
 {
     struct consul_snapshot *snapshot;
-    char id[NAME_SIZE], *local;
+    char id[NAME_SIZE];
     const json_t *service;
     int r = view_json_parse(name, id);
 
     (void)dir;
     if (op->state) /* only what was found out when it began is needed */
-        return instance_deregister(op, "", id, "", NULL);
+        return instance_deregister_own(op, "", id);
     if (r == 0)
         r = read_list(op, services_path, &snapshot);
     if (r < 0)
         return r;
     service = json_object_get(snapshot->json, id);
-    local = fs_agent_node(op->fs);
-    r = service && local ? instance_deregister(op, view_string(service, "Service"), id, local, NULL) : -ENOENT;
-    free(local);
-    return r;
+    return service ? instance_deregister_own(op, view_string(service, "Service"), id) : -ENOENT;
 }
 
 static const struct kind kind_service = {

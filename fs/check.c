@@ -38,29 +38,38 @@ static bool is_shown(const json_t *checks, const void *arg)
     return !change->status || strcmp(view_string(check, "Status"), change->status) == 0;
 }
 
-/* What is to be waited for, on `node` (NULL: our agent's). */
+static int look_at_node(struct settle *settle, const char *node)
+{
+    settle->path = answer_path("/v1/health/node/", node, "");
+    return settle->path ? 0 : -ENOMEM;
+}
+
+/*
+ * What is to be waited for, on `node` (NULL: our agent's). Who may not read what our agent says of itself does not know
+ * where to look.
+ */
 static int expect(struct op *op, const char *id, const char *node, const char *status, bool gone)
 {
     struct change *change = calloc(1, sizeof(*change));
-    char *local = node ? NULL : fs_agent_node(op->fs);
+    char *local = node ? NULL : answer_local_node(op);
+    int r = change ? 0 : -ENOMEM;
 
-    if (!node)
-        node = local ? local : ""; /* not known yet: then nothing is shown, and the wait ends by time */
-    if (change) {
+    if (r == 0) {
         *change = (struct change){
-            .settle = {.path = answer_path("/v1/health/node/", node, ""),
-                       .flags = CONSUL_BLOCKS,
-                       .is_shown = is_shown,
-                       .arg = change},
+            .settle = {.flags = CONSUL_BLOCKS, .is_shown = is_shown, .arg = change},
             .id = strdup(id),
             .status = status ? strdup(status) : NULL,
             .gone = gone,
         };
         op->state = change;
         op->state_free = change_free;
+        if (!change->id || (status && !change->status))
+            r = -ENOMEM;
     }
+    if (r == 0 && (node || local))
+        r = look_at_node(&change->settle, node ? node : local);
     free(local);
-    return change && change->settle.path && change->id && (change->status || !status) ? 0 : -ENOMEM;
+    return r;
 }
 
 /* The request has been answered. */

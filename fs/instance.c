@@ -259,10 +259,22 @@ static int check_foreign(struct op *op, const json_t *entry)
     return -EPERM;
 }
 
+/* What is to be waited for: no instance of that ID on `node` (NULL: on any). */
+static int expect_gone(struct op *op, const char *service, const char *id, const char *node, const char *dir)
+{
+    struct change *change = change_new(op, service);
+
+    if (!change)
+        return -ENOMEM;
+    change->node = node ? strdup(node) : NULL;
+    change->id = strdup(id);
+    change->dir = dir ? strdup(dir) : NULL;
+    return change->id && (change->node || !node) && (change->dir || !dir) ? 0 : -ENOMEM;
+}
+
 static int begin_deregistration(struct op *op, const char *service, const char *id, const char *node, const char *dir)
 {
     struct consul_snapshot *snapshot;
-    struct change *change;
     const json_t *entry;
     char *local;
     bool is_local;
@@ -277,22 +289,30 @@ static int begin_deregistration(struct op *op, const char *service, const char *
     is_local = local && strcmp(local, node) == 0;
     free(local);
     r = is_local ? check_local(op, id, node) : check_foreign(op, entry);
+    if (r == 0)
+        r = expect_gone(op, service, id, node, dir);
     if (r < 0)
         return r;
-    change = change_new(op, service);
-    if (!change)
-        return -ENOMEM;
-    change->node = strdup(node);
-    change->id = strdup(id);
-    change->dir = dir ? strdup(dir) : NULL;
-    if (!change->node || !change->id || (dir && !change->dir))
-        return -ENOMEM;
     if (dir && json_array_size(snapshot->json) == 1)
-        expect_phantom(op, change);
+        expect_phantom(op, op->state);
     r = is_local ? answer_send(op, "PUT", deregister_path, id, NULL) : catalog_deregister(op, node, "ServiceID", id);
     if (r != -EINPROGRESS)
-        forget_phantom(op, change);
+        forget_phantom(op, op->state);
     return r;
+}
+
+int instance_deregister_own(struct op *op, const char *service, const char *id)
+{
+    struct change *change = op->state;
+    char *local;
+    int r;
+
+    if (change)
+        return settle_is_new(&change->settle) && op->result < 0 ? op->result : wait_shown(op, change);
+    local = answer_local_node(op);
+    r = expect_gone(op, service, id, local, NULL);
+    free(local);
+    return r < 0 ? r : answer_send(op, "PUT", deregister_path, id, NULL);
 }
 
 int instance_deregister(struct op *op, const char *service, const char *id, const char *node, const char *dir)

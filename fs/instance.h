@@ -2,9 +2,9 @@
  * Registering and deregistering instances of services.
  *
  * Agents tell the catalog of their services a moment after they accepted them (anti-entropy). So that a writer finds
- * what he wrote, both functions wait until the catalog shows it, though not for long.
+ * what he wrote, the functions wait until the catalog shows it, though not for long.
  *
- * Both are made of requests: they return -EINPROGRESS while one is under way and are called again with the same
+ * They are made of requests: they return -EINPROGRESS while one is under way and are called again with the same
  * arguments, as every function of a node kind. They use op->state.
  */
 #ifndef CONSULFS_INSTANCE_H
@@ -26,5 +26,8 @@ int instance_register(struct op *op, const char *service, const char *id, const 
  * it back within a minute. `dir` is the service's directory, for who removes that next, or NULL.
  */
 int instance_deregister(struct op *op, const char *service, const char *id, const char *node, const char *dir);
+
+/* The same for one that our agent says it has, whether the catalog shows it or not. */
+int instance_deregister_own(struct op *op, const char *service, const char *id);
 
 #endif

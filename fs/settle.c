@@ -41,7 +41,7 @@ static int settled(struct op *op, struct settle *settle, const json_t *answer, c
 {
     settle->phase = SETTLE_DONE;
     expire(op);
-    if (!answer)
+    if (!answer && settle->path)
         consul_expire(op->fs->consul, settle->path);
     if (ret_answer)
         *ret_answer = answer;
@@ -61,6 +61,8 @@ int settle(struct op *op, struct settle *settle, const json_t **ret_answer)
         *ret_answer = NULL;
     if (settle->phase == SETTLE_DONE)
         return 0;
+    if (!settle->path)
+        return settled(op, settle, NULL, ret_answer);
     if (settle->phase == SETTLE_SENT) {
         settle->phase = SETTLE_LOOKING;
         settle->until_ns = consul_now_ns() + SETTLE_NS;

@@ -10,7 +10,9 @@
 #include <jansson.h>
 
 struct settle {
-    char *path;     /* GET that answers an array of objects, blocks, and shows the change in the end; owned */
+    /* GET that answers an array of objects, blocks, and shows the change in the end; owned. NULL: nothing is known to.
+     */
+    char *path;
     unsigned flags; /* of op_read(), besides CONSUL_OBJECTS */
     /* Does the answer show it? It is always asked with the same arg. */
     bool (*is_shown)(const json_t *answer, const void *arg);

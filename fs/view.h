@@ -91,6 +91,7 @@ const char *view_instance_node(const json_t *entry);
 /* The instance's own address, or its node's where it has none. */
 const char *view_instance_host(const json_t *entry);
 int view_instance_port(const json_t *entry);
+/* The instance of that ID, on that node (NULL: on any), or NULL. */
 const json_t *view_find_instance(const json_t *health, const char *id, const char *node);
 /* Whether a live agent answers for the node whose checks these are. */
 bool view_is_alive(const json_t *checks);

@@ -66,7 +66,7 @@ const json_t *view_find_instance(const json_t *health, const char *id, const cha
 
     json_array_foreach(health, i, entry)
     {
-        if (strcmp(view_instance_id(entry), id) == 0 && strcmp(view_instance_node(entry), node) == 0)
+        if (strcmp(view_instance_id(entry), id) == 0 && (!node || strcmp(view_instance_node(entry), node) == 0))
             return entry;
     }
     return NULL;

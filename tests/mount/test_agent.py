@@ -8,7 +8,7 @@ import pytest
 from harness.agent import Agent
 from harness.programs import fails_with, sh
 from harness.wait import wait_equal, wait_until
-from errno import EINVAL, ENOENT, EPERM
+from errno import EACCES, EINVAL, ENOENT
 
 
 def names(path):
@@ -207,3 +207,23 @@ def test_reload(new_agent, mount):
     (agent.directory / "config.json").write_text(json.dumps(config))
     sh("echo > agent/reload", cwd=mnt.path)
     wait_equal(lambda: "new" in checks(agent), True)
+
+
+def test_a_token_that_may_not_read_the_agent(acl_agent, proxy_for, mount):
+    """It does not know what our node is called, but may do with its services what it may."""
+    rules = 'service_prefix "web" { policy = "write" } node_prefix "" { policy = "read" }'
+    acl_agent.register("web")
+    proxy = proxy_for(acl_agent)
+    mnt = mount(proxy, env={"CONSUL_HTTP_TOKEN": acl_agent.new_token(rules)})
+    with fails_with(EACCES):
+        (mnt / "agent/self.json").read_text()
+    with proxy.record() as seen:
+        sh("echo warning full > agent/checks/ttl:web.status", cwd=mnt.path)
+    assert checks(acl_agent)["ttl:web"]["Status"] == "warning"
+    assert len(seen.matching(method="PUT")) == 1
+    assert not [request for request in seen if "/v1/health/node/" in request.path]  # nothing that could be waited for
+    sh("echo '{}' > agent/services/web-2.json; rm agent/services/web.json", cwd=mnt.path)
+    assert list(services(acl_agent)) == ["web-2"]
+    sh("rm agent/services/web-2.json", cwd=mnt.path)
+    assert services(acl_agent) == {}
+    wait_equal(lambda: acl_agent.instances("web-2"), [])
