@@ -8,17 +8,13 @@ import pytest
 
 from errno import EINVAL, ENODATA, ENOENT, EPERM
 from harness.mount import Mount
-from harness.programs import fails_with, sh
+from harness.programs import fails_with, names, refuses, sh
 from harness.wait import wait_equal, wait_until
 
 RULES = 'key_prefix "app/" { policy = "read" }\n'
 ANONYMOUS = "00000000-0000-0000-0000-000000000002"
 ACCESSOR = "11111111-2222-3333-4444-555555555555"
 SECRET = "99999999-8888-7777-6666-555555555555"
-
-
-def names(path):
-    return sorted(os.listdir(path))
 
 
 @pytest.fixture
@@ -41,12 +37,6 @@ def described(agent, description):
 
 def policies(agent):
     return {policy["Name"]: policy["ID"] for policy in agent.get("/v1/acl/policies").json()}
-
-
-def refuses(mnt, command, words):
-    done = sh(command, shell="bash", cwd=mnt / "acl", check=False)
-    assert done.returncode != 0
-    assert words in (mnt / ".consulfs/errors").read_text().splitlines()[-1]
 
 
 # Tokens
@@ -113,10 +103,10 @@ def test_a_copy_is_another_token(acl, acl_agent):
 def test_tokens_that_are_refused(acl, mnt, acl_agent):
     acl_agent.put("/v1/acl/token", {"AccessorID": ACCESSOR, "Description": "ci"})
     before = set(tokens(acl_agent))
-    refuses(mnt, """echo '{"Policies": [{"Name": "nope"}]}' > tokens/new.json""", "No such ACL policy")
-    refuses(mnt, """echo '{"Bogus": 1}' > tokens/new.json""", "Bogus")
-    refuses(mnt, f"""echo '{{"AccessorID": "{ANONYMOUS}"}}' > tokens/{ACCESSOR}.json""", "the token's is")
-    refuses(mnt, f"rm tokens/{ANONYMOUS}.json", "anonymous")
+    refuses(mnt, """echo '{"Policies": [{"Name": "nope"}]}' > tokens/new.json""", "No such ACL policy", cwd="acl")
+    refuses(mnt, """echo '{"Bogus": 1}' > tokens/new.json""", "Bogus", cwd="acl")
+    refuses(mnt, f"""echo '{{"AccessorID": "{ANONYMOUS}"}}' > tokens/{ACCESSOR}.json""", "the token's is", cwd="acl")
+    refuses(mnt, f"rm tokens/{ANONYMOUS}.json", "anonymous", cwd="acl")
     assert set(tokens(acl_agent)) == before
     with fails_with(EPERM):
         open(acl / "tokens/no-suffix", "w")
@@ -164,9 +154,9 @@ def test_rules_alone(acl, acl_agent):
 
 
 def test_policies_that_are_refused(mnt, acl_agent):
-    refuses(mnt, "echo bogus > policies/reads.hcl", "Failed to parse")
-    refuses(mnt, """echo '{"Name": "other"}' > policies/reads.json""", "as its file is called")
-    refuses(mnt, "rm policies/global-management.json", "not permitted")
+    refuses(mnt, "echo bogus > policies/reads.hcl", "Failed to parse", cwd="acl")
+    refuses(mnt, """echo '{"Name": "other"}' > policies/reads.json""", "as its file is called", cwd="acl")
+    refuses(mnt, "rm policies/global-management.json", "not permitted", cwd="acl")
     assert list(policies(acl_agent)) == ["global-management"]
 
 

@@ -6,19 +6,9 @@ import os
 import pytest
 
 from harness.agent import Agent
-from harness.programs import fails_with, sh
+from harness.programs import fails_with, names, refuses, sh
 from harness.wait import wait_equal, wait_until
 from errno import EACCES, EINVAL, ENOENT
-
-
-def names(path):
-    return sorted(os.listdir(path))
-
-
-def refuses(mnt, command, words):
-    done = sh(command, shell="bash", cwd=mnt.path, check=False)
-    assert done.returncode != 0
-    assert words in (mnt / ".consulfs/errors").read_text().splitlines()[-1]
 
 
 def checks(agent):

@@ -7,18 +7,8 @@ import pytest
 
 from errno import EEXIST, EINVAL, ENOENT, ENOTEMPTY, EPERM
 from harness.agent import Agent
-from harness.programs import fails_with, sh
+from harness.programs import fails_with, names, refuses, sh
 from harness.wait import wait_equal, wait_until
-
-
-def names(path):
-    return sorted(os.listdir(path))
-
-
-def refuses(mnt, command, words):
-    done = sh(command, shell="bash", cwd=mnt.path, check=False)
-    assert done.returncode != 0
-    assert words in (mnt / ".consulfs/errors").read_text().splitlines()[-1]
 
 
 def node(agent, name):

@@ -6,15 +6,11 @@ import os
 import pytest
 
 from errno import EINVAL, ENOENT, EPERM
-from harness.programs import fails_with, sh
+from harness.programs import fails_with, names, sh
 from harness.wait import wait_equal
 
 OF_1_8 = ["ingress-gateway", "proxy-defaults", "service-defaults", "service-resolver", "service-router",
           "service-splitter", "terminating-gateway"]
-
-
-def names(path):
-    return sorted(os.listdir(path))
 
 
 @pytest.fixture

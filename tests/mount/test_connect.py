@@ -1,18 +1,13 @@
 """connect/: certificates and intentions."""
 
 import json
-import os
 
 import pytest
 
 from errno import ENOENT
-from harness.programs import fails_with, sh
+from harness.programs import fails_with, names, sh
 from harness.proxy import Answer
 from harness.wait import wait_equal, wait_until
-
-
-def names(path):
-    return sorted(os.listdir(path))
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from harness.programs import fails_with, sh
+from harness.programs import fails_with, names, sh
 from harness.wait import wait_equal, wait_until
 from errno import EHOSTUNREACH, EIO, ENOENT, EROFS, ETIMEDOUT
 
@@ -18,10 +18,6 @@ def pair(two_datacenters):
 @pytest.fixture
 def mnt(pair, mount):
     return mount(pair.near)
-
-
-def names(path):
-    return sorted(os.listdir(path))
 
 
 def test_datacenters_are_listed(mnt):

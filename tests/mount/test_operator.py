@@ -2,17 +2,12 @@
 
 import base64
 import json
-import os
 
 import pytest
 
-from harness.programs import sh
+from harness.programs import names, sh
 from harness.proxy import Answer
 from harness.wait import wait_equal
-
-
-def names(path):
-    return sorted(os.listdir(path))
 
 
 def test_what_changes_servers_or_is_secret_is_not_listed(mnt):

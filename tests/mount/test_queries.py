@@ -1,17 +1,12 @@
 """queries/: prepared queries and their results."""
 
 import json
-import os
 
 import pytest
 
 from errno import ENOENT
-from harness.programs import fails_with, sh
+from harness.programs import fails_with, names, sh
 from harness.wait import wait_equal
-
-
-def names(path):
-    return sorted(os.listdir(path))
 
 
 @pytest.fixture

@@ -4,12 +4,8 @@ import json
 import os
 
 from errno import EINVAL, ENOENT, EPERM
-from harness.programs import fails_with, sh
+from harness.programs import fails_with, names, sh
 from harness.wait import wait_equal
-
-
-def names(path):
-    return sorted(os.listdir(path))
 
 
 def known(agent):

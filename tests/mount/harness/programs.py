@@ -21,6 +21,18 @@ def sh(script, shell="sh", check=True, timeout=20, cwd="/", **arguments):
     return done
 
 
+def names(path):
+    """What a directory lists, sorted."""
+    return sorted(os.listdir(path))
+
+
+def refuses(mnt, command, words, cwd=""):
+    """The command must fail, and the last refusal that the mount tells of must have these words."""
+    done = sh(command, shell="bash", cwd=mnt / cwd, check=False)
+    assert done.returncode != 0
+    assert words in (mnt / ".consulfs/errors").read_text().splitlines()[-1]
+
+
 @contextlib.contextmanager
 def fails_with(*codes):
     """The block must fail with one of these errno values."""
