@@ -49,7 +49,7 @@ class World:
     def start(self):
         self.agent.start().wait_ready()
         # The agent's node is in the catalog before its coordinate is.
-        wait_until(lambda: self.agent.get("/v1/coordinate/node/n1").ok, "the agent has a coordinate", 60)
+        wait_until(lambda: self.agent.get("/v1/coordinate/node/n1").ok, "the agent has a coordinate", 120)
         self.mnt = self.mount("good", self.agent, MANAGEMENT)
         self.denied = self.mount("denied", self.agent, UNKNOWN, delay_connect=True)
         self.nobody = self.mount("nobody", self.gone, None, delay_connect=True, timeout=2)
