@@ -607,6 +607,8 @@ void on_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
         fuse_reply_err(req, 0);
         return;
     }
+    if (handle->stream)
+        stream_wake(handle->stream); /* a read that was interrupted still holds it */
     op = begin(req, COUNT_RELEASE, ino, NULL, run_release);
     if (!op) {
         handle_unref(handle);

@@ -9,10 +9,9 @@ struct stream {
     struct op *queue;             /* guarded by lock: who waits for more */
 };
 
-/* On the network thread: there is more, or the end. One of those woken may close the stream. */
-static void wake_all(void *arg)
+/* One of those woken may close the stream. */
+void stream_wake(struct stream *stream)
 {
-    struct stream *stream = arg;
     struct op *op, *next;
 
     pthread_mutex_lock(&stream->lock);
@@ -26,6 +25,9 @@ static void wake_all(void *arg)
     }
 }
 
+/* On the network thread: there is more, or the end. */
+static void on_more(void *arg) { stream_wake(arg); }
+
 int stream_open(struct fs *fs, const struct stream_source *source, struct stream **ret_stream)
 {
     struct stream *stream = calloc(1, sizeof(*stream));
@@ -34,7 +36,7 @@ int stream_open(struct fs *fs, const struct stream_source *source, struct stream
     if (!stream)
         return -ENOMEM;
     pthread_mutex_init(&stream->lock, NULL);
-    r = consul_stream_open(fs->consul, source->path, source->may_be_silent ? 0 : fs->options->timeout_ms, wake_all,
+    r = consul_stream_open(fs->consul, source->path, source->may_be_silent ? 0 : fs->options->timeout_ms, on_more,
                            stream, &stream->source);
     if (r < 0) {
         pthread_mutex_destroy(&stream->lock);

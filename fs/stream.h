@@ -21,6 +21,8 @@ int stream_open(struct fs *fs, const struct stream_source *source, struct stream
 /* Ends it; operations that wait for it are run again. Not while such a one can still be made. */
 void stream_close(struct stream *stream);
 uint64_t stream_size(struct stream *stream);
+/* Runs the operations that wait for it again: those that nobody wants any more end. */
+void stream_wake(struct stream *stream);
 /*
  * What is there from `offset` on, up to `size` bytes; the caller frees *ret_data. An empty piece is the end. Parks
  * while there is nothing; -EAGAIN instead if `nonblocking`. -ESPIPE: that is no longer held.

@@ -217,3 +217,14 @@ def test_an_agent_that_is_gone(new_agent, mount):
     for path in ("agent/log", "operator/snapshot"):
         with fails_with(ECONNREFUSED, EHOSTUNREACH):
             os.open(mnt / path, os.O_RDONLY)
+
+
+def test_who_was_interrupted_leaves_room(mnt, agent, follow, tmp_path):
+    """At once, not when the agent has something to say again."""
+    readers = [follow("cat agent/log", mnt.path, tmp_path / f"out-{number}") for number in range(4)]
+    wait_until(lambda: (say(agent, "web"), all((tmp_path / f"out-{n}").read_text() for n in range(4)))[1],
+               "they read", 30)
+    for reader in readers:
+        reader.send_signal(signal.SIGINT)
+        assert reader.wait(timeout=20) == -signal.SIGINT
+    wait_equal(lambda: len((mnt / "operator/snapshot").read_bytes()) > 0, True)
