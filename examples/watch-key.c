@@ -40,11 +40,12 @@ static void on_wake(struct consul_waiter *waiter, int err)
 }
 
 /* A watch that has ended says nothing any more: reading again starts another one. */
-static void on_change(void *arg, struct consul_resource *resource, enum consul_change change)
+static void on_change(void *arg, struct consul_resource *resource, enum consul_change change,
+                      struct consul_snapshot *before, struct consul_snapshot *after)
 {
     struct news *news = arg;
 
-    (void)resource, (void)change;
+    (void)resource, (void)change, (void)before, (void)after;
     pthread_mutex_lock(&news->lock);
     news->changed = true;
     pthread_cond_signal(&news->cond);

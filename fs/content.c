@@ -2,6 +2,7 @@
 
 #include <consul.h>
 #include <stdlib.h>
+#include <string.h>
 
 struct content *content_take(char *data, size_t len, uint64_t mtime_ns)
 {
@@ -35,6 +36,11 @@ struct content *content_of_entry(struct consul_kv_entry *entry)
     content->version = entry->modify_index;
     content->mtime_ns = entry->seen_ns;
     return content;
+}
+
+bool content_same_bytes(const struct content *a, const struct content *b)
+{
+    return a == b || (a->len == b->len && (a->len == 0 || memcmp(a->data, b->data, a->len) == 0));
 }
 
 struct content *content_ref(struct content *content)

@@ -2,6 +2,7 @@
 #ifndef CONSULFS_CONTENT_H
 #define CONSULFS_CONTENT_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -21,6 +22,7 @@ struct content {
 struct content *content_take(char *data, size_t len, uint64_t mtime_ns);
 /* The value of a KV entry, shared, not copied. */
 struct content *content_of_entry(struct consul_kv_entry *entry);
+bool content_same_bytes(const struct content *a, const struct content *b);
 struct content *content_ref(struct content *content);
 void content_unref(struct content *content); /* NULL is fine */
 

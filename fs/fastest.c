@@ -368,7 +368,7 @@ int fastest_read(struct op *op, const char *service, enum fastest_form form, str
     char *local = NULL;
     int r;
 
-    if (!op->req) /* the notify thread's: it never waits */
+    if (op->quiet) /* the notify thread's: it never waits */
         return -EAGAIN;
     r = find_place(op, service, &reading.place);
     if (r < 0)

@@ -1,7 +1,7 @@
 /*
  * One mount: what its parts share. Constant once main.c has set it up, save what has a lock of its own.
  *
- * Lock order, outermost first: handle.lock, op.lock, notify.lock, inode_table.lock, gate.lock, the library's. No lock
+ * Lock order, outermost first: handle.lock, op.lock, notify.lock, announcer.lock, own.lock, inode_table.lock, gate.lock, the library's. No lock
  * is held across a reply, a notification or a callback.
  */
 #ifndef CONSULFS_FS_H
@@ -12,12 +12,14 @@
 #include "inode.h"
 #include "made.h"
 #include "options.h"
+#include "own.h"
 #include "phantom.h"
 #include "refusals.h"
 
 #include <consul.h>
 #include <stdatomic.h>
 
+struct announcer;
 struct notify;
 
 /* Upcalls from the kernel and what came of them; see .consulfs/stats. */
@@ -41,6 +43,8 @@ enum counter {
     COUNT_XATTR,
     COUNT_FORGET,
     COUNT_STATFS,
+    COUNT_POLL,
+    COUNT_ANNOUNCING,
     COUNT_PARKED,
     COUNT_INTERRUPTED,
     COUNT_TIMED_OUT,
@@ -73,6 +77,8 @@ struct fs {
     struct inode_table inodes;
     struct gate gate;
     struct notify *notify;
+    struct announcer *announcer; /* NULL: nothing is announced to watchers */
+    struct own own;
     struct refusals refusals;
     pthread_mutex_t open_lock;
     struct handle *handles;  /* guarded by open_lock: every one there is */
@@ -93,6 +99,7 @@ struct fs {
     atomic_bool init_answered; /* device.c */
     uint64_t mounted_ns;       /* CLOCK_REALTIME */
     _Atomic uint64_t counters[COUNTERS];
+    atomic_uint_fast64_t opened; /* see poll_new_id() */
     atomic_uint ops; /* operations that exist now */
 };
 

@@ -22,6 +22,7 @@ struct handle {
     struct inode *inode;        /* counted, constant */
     unsigned flags;             /* of open, constant */
     pid_t pid;                  /* who opened it, constant */
+    bool announces;             /* an announcing thread's: nothing comes of it; constant */
     struct stream *stream;      /* guarded by fs.open_lock until open() has succeeded, then constant; or NULL */
     struct spool *spool;        /* constant once it is open; NULL for all that is not written so */
     struct handle *prev, *next; /* guarded by fs.open_lock */

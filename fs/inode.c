@@ -1,6 +1,7 @@
 #include "inode.h"
 
 #include "content.h"
+#include "pollers.h"
 
 #include <consul.h>
 #include <errno.h>
@@ -161,6 +162,50 @@ int inode_resting_on(struct inode_table *table, struct consul_resource *resource
     return 0;
 }
 
+void inode_list_by(struct inode_table *table, struct inode *dir, struct consul_resource *resource)
+{
+    struct consul_resource *old = resource;
+
+    pthread_mutex_lock(&table->lock);
+    if (dir->listed_by != resource) {
+        old = dir->listed_by;
+        dir->listed_by = resource ? consul_resource_ref(resource) : NULL;
+    } else {
+        old = NULL;
+    }
+    pthread_mutex_unlock(&table->lock);
+    consul_resource_unref(old);
+}
+
+int inode_listed_by(struct inode_table *table, const struct consul_resource *resource, struct inode ***ret_dirs,
+                    size_t *ret_n)
+{
+    struct inode **dirs = NULL;
+    size_t n = 0;
+
+    pthread_mutex_lock(&table->lock);
+    for (struct inode *i = table->all; i; i = i->next)
+        n += i->listed_by == resource;
+    if (n > 0) {
+        dirs = malloc(n * sizeof(*dirs));
+        if (!dirs) {
+            pthread_mutex_unlock(&table->lock);
+            return -ENOMEM;
+        }
+        n = 0;
+        for (struct inode *i = table->all; i; i = i->next) {
+            if (i->listed_by != resource)
+                continue;
+            i->refs++;
+            dirs[n++] = i;
+        }
+    }
+    pthread_mutex_unlock(&table->lock);
+    *ret_dirs = dirs;
+    *ret_n = n;
+    return 0;
+}
+
 /* ---- lifetime --------------------------------------------------------------------------------------------------- */
 
 static struct inode *alloc(struct inode_table *table, const struct kind *kind, struct inode *parent, const char *name)
@@ -190,6 +235,7 @@ static struct inode *alloc(struct inode_table *table, const struct kind *kind, s
 static void free_inode(struct inode *inode)
 {
     content_unref(inode->content);
+    poll_free_all(inode->pollers);
     free(inode->name);
     free(inode);
 }
@@ -217,6 +263,7 @@ static void put(struct inode_table *table, struct inode *inode)
             inode->next->prev = inode->prev;
         pthread_mutex_unlock(&table->lock);
         consul_resource_unref(resource);
+        consul_resource_unref(inode->listed_by);
         free_inode(inode);
         inode = parent;
     }
@@ -229,6 +276,7 @@ void inode_table_destroy(struct inode_table *table)
 
         table->all = inode->next;
         consul_resource_unref(inode->rests_on);
+        consul_resource_unref(inode->listed_by);
         free_inode(inode);
     }
     free(table->buckets);
@@ -250,6 +298,45 @@ struct inode *inode_new_static(struct inode_table *table, const struct kind *kin
     return inode;
 }
 
+struct inode *inode_new_stand_in(struct inode_table *table, const struct kind *kind, struct inode *parent,
+                                 const char *name)
+{
+    struct inode *inode;
+
+    pthread_mutex_lock(&table->lock);
+    inode = alloc(table, kind, parent, name);
+    pthread_mutex_unlock(&table->lock);
+    return inode;
+}
+
+/*
+ * table.lock is held. The same bytes at another ModifyIndex (a lock taken, flags changed): what the kernel has of the
+ * inode stays true, save its time.
+ */
+static bool take_same_bytes(struct inode *inode, const struct kind *kind, struct content *content, uint64_t mtime_ns)
+{
+    struct content *old = inode->content;
+
+    if (inode->kind != kind || !old || !content || old->len != content->len ||
+        memcmp(old->data, content->data, old->len) != 0)
+        return false;
+    inode->content = content_ref(content);
+    inode->mtime_ns = mtime_ns;
+    content_unref(old);
+    return true;
+}
+
+bool inode_take_same_bytes(struct inode_table *table, struct inode *inode, const struct kind *kind,
+                           struct content *content, uint64_t mtime_ns)
+{
+    bool taken;
+
+    pthread_mutex_lock(&table->lock);
+    taken = take_same_bytes(inode, kind, content, mtime_ns);
+    pthread_mutex_unlock(&table->lock);
+    return taken;
+}
+
 /* table.lock is held. Does the inode stand for this version already? */
 static bool stands_for(const struct inode *inode, const struct kind *kind, const struct content *content)
 {
@@ -269,7 +356,7 @@ struct inode *inode_get(struct inode_table *table, struct inode *parent, const c
 
     pthread_mutex_lock(&table->lock);
     inode = find(table, parent, name);
-    if (inode && stands_for(inode, kind, content)) {
+    if (inode && (stands_for(inode, kind, content) || take_same_bytes(inode, kind, content, mtime_ns))) {
         if (content && !inode->content) { /* created here, and stored a moment ago */
             inode->content = content_ref(content);
             inode->mtime_ns = mtime_ns;
@@ -371,6 +458,44 @@ char *inode_path_below(struct inode_table *table, const struct inode *inode, con
     return path;
 }
 
+char *inode_path_from(struct inode_table *table, const struct inode *dir, const struct inode *top, const char *name)
+{
+    const struct inode *i;
+    size_t len = strlen(name) + 1;
+    char *path = NULL;
+
+    pthread_mutex_lock(&table->lock);
+    for (i = dir; i && i != top; i = i->parent)
+        len += strlen(i->name) + 1;
+    if (i && (path = malloc(len))) {
+        char *end = path + len - strlen(name) - 1;
+
+        strcpy(end, name);
+        for (i = dir; i != top; i = i->parent) {
+            size_t n = strlen(i->name);
+
+            *--end = '/';
+            end -= n;
+            memcpy(end, i->name, n);
+        }
+    }
+    pthread_mutex_unlock(&table->lock);
+    return path;
+}
+
+bool inode_is_held_as_other(struct inode_table *table, struct inode *parent, const char *name, const struct kind *kind,
+                            const struct content *content)
+{
+    struct inode *inode;
+    bool other;
+
+    pthread_mutex_lock(&table->lock);
+    inode = find(table, parent, name);
+    other = inode && inode->nlookup > 0 && !stands_for(inode, kind, content);
+    pthread_mutex_unlock(&table->lock);
+    return other;
+}
+
 bool inode_is_below(struct inode_table *table, const struct inode *inode, const struct kind *top, char **ret_name)
 {
     const struct inode *i;
@@ -470,6 +595,7 @@ void inode_set_content(struct inode_table *table, struct inode *inode, struct co
     inode->content = content ? content_ref(content) : NULL;
     inode->mtime_ns = mtime_ns;
     inode->pages_stale = true;
+    inode->generation++;
     pthread_mutex_unlock(&table->lock);
     content_unref(old);
 }

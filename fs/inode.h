@@ -24,6 +24,7 @@ struct consul_resource;
 struct content;
 struct handle;
 struct kind;
+struct poller;
 
 struct inode {
     uint64_t number;         /* constant */
@@ -38,10 +39,13 @@ struct inode {
     uint32_t storing;      /* writes of ours under way: their outcome decides the version */
     struct handle *writer; /* the newest descriptor with uncommitted bytes, borrowed */
     bool unlinked;         /* by us: what an open descriptor still writes goes nowhere */
+    uint32_t generation;   /* how often a write of ours gave it other bytes */
+    struct poller *pollers; /* who waits for a change; see pollers.h */
     bool pages_stale;      /* our own write changed it since the kernel may have cached its pages */
     /* What the kernel's unlimited entry rests on: the resource that tells when it is no longer true. Counted. */
     struct consul_resource *rests_on;
     struct inode *rest_prev, *rest_next; /* on the resource's list */
+    struct consul_resource *listed_by;   /* what shows a directory's names, once they were asked for; counted; or NULL */
     struct inode *next_in_bucket;        /* of the table by name, while current */
     struct inode *prev, *next;           /* all inodes */
 };
@@ -69,6 +73,18 @@ struct inode *inode_new_static(struct inode_table *table, const struct kind *kin
  */
 struct inode *inode_get(struct inode_table *table, struct inode *parent, const char *name, const struct kind *kind,
                         struct content *content, uint64_t mtime_ns, bool *ret_new);
+/*
+ * An inode that no name stands for, for the kernel to see something there that it can remove. It is counted for the
+ * caller, and gone when the kernel forgets it. NULL without memory.
+ */
+struct inode *inode_new_stand_in(struct inode_table *table, const struct kind *kind, struct inode *parent,
+                                 const char *name);
+/* True if the content has the bytes that the inode has: it is the inode's now, which stays what it is. */
+bool inode_take_same_bytes(struct inode_table *table, struct inode *inode, const struct kind *kind,
+                           struct content *content, uint64_t mtime_ns);
+/* Whether the kernel knows (parent, name) as something else than this: then its watchers are still to be told. */
+bool inode_is_held_as_other(struct inode_table *table, struct inode *parent, const char *name, const struct kind *kind,
+                            const struct content *content);
 /* The present inode of (parent, name), counted, or NULL if the kernel has none. */
 struct inode *inode_peek(struct inode_table *table, struct inode *parent, const char *name);
 
@@ -104,6 +120,8 @@ struct content *inode_content(struct inode_table *table, struct inode *inode);
  * the directories; "" for that ancestor itself. The caller frees it. NULL: no such ancestor, or no memory.
  */
 char *inode_path_below(struct inode_table *table, const struct inode *inode, const struct kind *top);
+/* The path of `name` in `dir` from the directory `top`, the caller's. NULL: `top` is not above it, or no memory. */
+char *inode_path_from(struct inode_table *table, const struct inode *dir, const struct inode *top, const char *name);
 /* Whether the inode is of this kind or below an inode of it; *ret_name (may be NULL) is then that ancestor's name. */
 bool inode_is_below(struct inode_table *table, const struct inode *inode, const struct kind *top, char **ret_name);
 
@@ -112,5 +130,11 @@ void inode_rest_on(struct inode_table *table, struct inode *inode, struct consul
 /* All inodes that rest on the resource, counted; the caller frees the array and its references. */
 int inode_resting_on(struct inode_table *table, struct consul_resource *resource, struct inode ***ret_inodes,
                      size_t *ret_n);
+
+/* The resource, or NULL, shows the directory's names. */
+void inode_list_by(struct inode_table *table, struct inode *dir, struct consul_resource *resource);
+/* All directories whose names the resource shows, counted; as inode_resting_on(). */
+int inode_listed_by(struct inode_table *table, const struct consul_resource *resource, struct inode ***ret_dirs,
+                    size_t *ret_n);
 
 #endif

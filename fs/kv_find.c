@@ -319,7 +319,7 @@ static int find_hidden(struct op *op, const char *key, struct kv_place *ret_plac
 static bool may_be_hidden(struct op *op, const char *key)
 {
     /* Who tells the kernel what changed goes by the list; whoever then looks asks. */
-    return op->req && *key && kv_is_plain(key, strlen(key)) && op_may_be_hidden(op);
+    return !op->quiet && *key && kv_is_plain(key, strlen(key)) && op_may_be_hidden(op);
 }
 
 int kv_find_place(struct op *op, struct inode *dir, const char *name, struct kv_place *ret_place)

@@ -3,6 +3,7 @@
  */
 #define FUSE_USE_VERSION 314
 #include "agent.h"
+#include "announce.h"
 #include "device.h"
 #include "fastest.h"
 #include "log.h"
@@ -175,6 +176,7 @@ static int init_fs(struct fs *fs, struct options *options, const struct consul_c
     phantoms_init(&fs->phantoms);
     made_init(&fs->made);
     aliases_init(&fs->aliases);
+    own_init(&fs->own);
     agent_init(&fs->agent);
     r = inode_table_init(&fs->inodes);
     if (r == 0)
@@ -196,12 +198,15 @@ static void destroy_fs(struct fs *fs)
         consul_stop(fs->consul);
     agent_stop(fs);
     notify_stop(fs->notify);
+    announcer_stop(fs->announcer);
     fastest_free(fs->fastest);
     handle_free_all(fs);
     dir_handle_free_all(fs);
     if (fs->inodes.buckets)
         inode_table_destroy(&fs->inodes);
     notify_free(fs->notify);
+    announcer_free(fs->announcer);
+    own_destroy(&fs->own);
     consul_free(fs->consul);
     agent_destroy(&fs->agent);
     made_destroy(&fs->made);
@@ -270,6 +275,14 @@ static int loop(const struct options *options, struct fuse_session *session)
     return r; /* the number of the signal that ended it, or 0: unmounted */
 }
 
+/* A mount that nothing can be written to has no way to raise events. */
+static int start_announcing(struct fs *fs, struct fuse_session *session, const char *mountpoint)
+{
+    if (fs->options->read_only || fs->options->inotify == 0)
+        return 0;
+    return announcer_new(fs, session, mountpoint, fs->options->inotify, &fs->announcer);
+}
+
 static int serve(struct fs *fs, struct fuse_session *session, const char *mountpoint)
 {
     int r = OPTIONS_EXIT_FAILURE;
@@ -277,8 +290,8 @@ static int serve(struct fs *fs, struct fuse_session *session, const char *mountp
 
     if (fuse_set_signal_handlers(session) != 0)
         return r;
-    if (notify_new(fs, session, &fs->notify) == 0 && fuse_session_mount(session, mountpoint) == 0 &&
-        device_take_over(session) == 0) {
+    if (start_announcing(fs, session, mountpoint) == 0 && notify_new(fs, session, &fs->notify) == 0 &&
+        fuse_session_mount(session, mountpoint) == 0 && device_take_over(session) == 0) {
         if (ready_fd >= 0)
             log_init(true, fs->options->debug);
         else
@@ -288,7 +301,8 @@ static int serve(struct fs *fs, struct fuse_session *session, const char *mountp
         consul_stop(fs->consul);
         stopped = notify_stop(fs->notify);
         fuse_session_unmount(session);
-        if (!stopped)
+        /* Whoever of these was at work in the mount is set free by its end. */
+        if (!announcer_stop(fs->announcer) || !stopped)
             _exit(r);
     }
     fuse_remove_signal_handlers(session);

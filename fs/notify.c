@@ -1,8 +1,11 @@
 #define FUSE_USE_VERSION 314
 #include "notify.h"
 
+#include "announce.h"
+#include "changes.h"
 #include "content.h"
 #include "log.h"
+#include "pollers.h"
 #include "tree.h"
 
 #include <errno.h>
@@ -19,16 +22,25 @@
 struct job {
     struct consul_resource *resource; /* counted */
     enum consul_change change;
+    struct consul_snapshot *before, *after; /* counted; before may be NULL */
     struct inode *dir; /* counted */
     struct op *op;     /* to be run again once all before it has been told */
     struct job *next;
 };
 
-/* Something to tell the kernel: `name` in `dir` no longer stands for `inode`. */
+/* Something to tell, of `name` in `dir`. */
 struct telling {
+    enum {
+        TELL_GONE,       /* it no longer stands for `inode` */
+        TELL_UNKNOWN,    /* what it stands for has to be asked again */
+        TELL_ATTRIBUTES, /* those of `inode` have to be asked again */
+        TELL_POLLERS,    /* who polls `inode` (and `dir` is that, too) */
+        TELL_WATCHERS,   /* to be announced: it was of kind `was`, with `content` */
+    } what;
     struct inode *dir, *inode; /* counted; inode may be NULL */
     char *name;
-    bool gone; /* false: it may still be true, but ask again */
+    const struct kind *was; /* NULL: nothing */
+    struct content *content; /* counted, or NULL */
     struct telling *next;
 };
 
@@ -51,14 +63,21 @@ struct notify {
 
 /* ---- the scanner ------------------------------------------------------------------------------------------------- */
 
+static void job_clear(struct notify *notify, const struct job *job)
+{
+    consul_resource_unref(job->resource);
+    consul_snapshot_unref(job->before);
+    consul_snapshot_unref(job->after);
+    inode_unref(&notify->fs->inodes, job->dir);
+}
+
 static void add_job(struct notify *notify, struct job job)
 {
     struct job *copy = malloc(sizeof(*copy));
 
     if (!copy) { /* the entry stays until the kernel drops it by itself: say so */
         log_line(LOG_ERR, "out of memory: a change could not be told to the kernel");
-        consul_resource_unref(job.resource);
-        inode_unref(&notify->fs->inodes, job.dir);
+        job_clear(notify, &job);
         if (job.op)
             op_wake(job.op);
         return;
@@ -70,8 +89,7 @@ static void add_job(struct notify *notify, struct job job)
         pthread_mutex_unlock(&notify->lock);
         if (job.op)
             op_wake(job.op);
-        consul_resource_unref(job.resource);
-        inode_unref(&notify->fs->inodes, job.dir);
+        job_clear(notify, &job);
         free(copy);
         return;
     }
@@ -81,12 +99,16 @@ static void add_job(struct notify *notify, struct job job)
     pthread_mutex_unlock(&notify->lock);
 }
 
-void notify_changed(void *arg, struct consul_resource *resource, enum consul_change change)
+void notify_changed(void *arg, struct consul_resource *resource, enum consul_change change,
+                    struct consul_snapshot *before, struct consul_snapshot *after)
 {
     struct fs *fs = arg;
 
     if (fs->notify)
-        add_job(fs->notify, (struct job){.resource = consul_resource_ref(resource), .change = change});
+        add_job(fs->notify, (struct job){.resource = consul_resource_ref(resource),
+                                         .change = change,
+                                         .before = before ? consul_snapshot_ref(before) : NULL,
+                                         .after = after ? consul_snapshot_ref(after) : NULL});
 }
 
 void notify_look(struct fs *fs, struct inode *dir)
@@ -103,173 +125,105 @@ int notify_wait(struct fs *fs, struct op *op)
     return -EINPROGRESS;
 }
 
-static void queue_telling(struct notify *notify, struct telling *telling)
+/* Takes the telling, whose other fields are set. Its name is copied; dir and inode are counted. */
+static void queue_telling(struct notify *notify, struct telling telling)
 {
+    struct telling *copy = malloc(sizeof(*copy));
+    char *name = strdup(telling.name);
+
+    if (!copy || !name) {
+        log_line(LOG_ERR, "out of memory: a change could not be told to the kernel");
+        free(copy);
+        free(name);
+        inode_unref(&notify->fs->inodes, telling.dir);
+        inode_unref(&notify->fs->inodes, telling.inode);
+        content_unref(telling.content);
+        return;
+    }
+    *copy = telling;
+    copy->name = name;
+    copy->next = NULL;
     pthread_mutex_lock(&notify->lock);
-    *notify->tellings_end = telling;
-    notify->tellings_end = &telling->next;
+    *notify->tellings_end = copy;
+    notify->tellings_end = &copy->next;
     pthread_cond_broadcast(&notify->work);
     pthread_mutex_unlock(&notify->lock);
 }
 
 void notify_name(struct fs *fs, struct inode *dir, const char *name)
 {
-    struct telling *telling = fs->notify ? calloc(1, sizeof(*telling)) : NULL;
-
-    if (!telling)
-        return;
-    telling->name = strdup(name);
-    if (!telling->name) {
-        free(telling);
-        return;
-    }
-    telling->dir = inode_ref(&fs->inodes, dir);
-    queue_telling(fs->notify, telling);
+    if (fs->notify)
+        queue_telling(fs->notify, (struct telling){.what = TELL_UNKNOWN,
+                                                   .dir = inode_ref(&fs->inodes, dir),
+                                                   .name = (char *)name});
 }
 
-static void add_telling(struct notify *notify, struct inode *inode, bool gone)
+/* Of an inode that the kernel knows, by its place. */
+static void tell_of(struct fs *fs, struct inode *inode, struct telling telling)
 {
-    struct inode_table *table = &notify->fs->inodes;
-    struct telling *telling = calloc(1, sizeof(*telling));
-
-    if (telling) {
-        pthread_mutex_lock(&table->lock);
-        if (inode->nlookup > 0 && inode->parent) {
-            telling->name = strdup(inode->name);
-            telling->dir = inode->parent;
-            telling->inode = inode;
-            inode->refs++;
-            inode->parent->refs++;
-        }
-        pthread_mutex_unlock(&table->lock);
-    }
-    if (!telling || !telling->name) { /* the kernel does not know it (any more) */
-        if (telling && telling->inode) {
-            inode_unref(table, telling->dir);
-            inode_unref(table, telling->inode);
-        }
-        free(telling);
-        return;
-    }
-    telling->gone = gone;
-    queue_telling(notify, telling);
-}
-
-enum verdict { STANDS, CHANGED, UNKNOWN };
-
-static bool same_version(struct fs *fs, struct inode *inode, const struct found *found)
-{
-    bool same;
-
-    if (inode->kind != found->kind)
-        return false;
-    pthread_mutex_lock(&fs->inodes.lock);
-    same = !inode->current || inode->storing > 0 || !found->content ||
-           (inode->content && inode->content->version == found->content->version &&
-            inode->content->len == found->content->len);
-    pthread_mutex_unlock(&fs->inodes.lock);
-    return same;
-}
-
-static int look(struct op *op)
-{
-    struct found found = {0};
-    enum verdict *verdict = op->state;
-    int r = tree_find(op, op->inode, op->name, &found);
-
-    if (r == 0)
-        r = tree_content(op, op->inode, op->name, &found, false);
-    if (r == 0)
-        *verdict = same_version(op->fs, op->new_parent, &found) ? STANDS : CHANGED;
-    else
-        *verdict = r == -ENOENT ? CHANGED : UNKNOWN;
-    content_unref(found.content);
-    return 0;
-}
-
-/* What the name of the inode stands for, from what is known now. */
-static enum verdict judge(struct fs *fs, struct inode *inode)
-{
-    enum verdict verdict = UNKNOWN;
-    struct inode *parent = NULL;
+    struct inode_table *table = &fs->inodes;
     char *name = NULL;
-    struct op *op;
+
+    pthread_mutex_lock(&table->lock);
+    if (inode->nlookup > 0 && inode->parent && (name = strdup(inode->name))) {
+        telling.dir = inode->parent;
+        telling.inode = inode;
+        inode->refs++;
+        inode->parent->refs++;
+    }
+    pthread_mutex_unlock(&table->lock);
+    if (name) {
+        telling.name = name;
+        queue_telling(fs->notify, telling);
+    }
+    free(name);
+}
+
+void notify_inode(struct fs *fs, struct inode *inode, bool gone)
+{
+    tell_of(fs, inode, (struct telling){.what = gone ? TELL_GONE : TELL_UNKNOWN});
+}
+
+void notify_pollers(struct fs *fs, struct inode *inode)
+{
+    if (fs->notify && poll_has(fs, inode))
+        queue_telling(fs->notify, (struct telling){.what = TELL_POLLERS,
+                                                   .dir = inode_ref(&fs->inodes, inode),
+                                                   .inode = inode_ref(&fs->inodes, inode),
+                                                   .name = ""});
+}
+
+void notify_attributes(struct fs *fs, struct inode *inode)
+{
+    tell_of(fs, inode, (struct telling){.what = TELL_ATTRIBUTES});
+}
+
+void notify_watchers_of(struct fs *fs, struct inode *dir, const char *name, const struct kind *was,
+                        struct content *was_content)
+{
+    if (fs->announcer)
+        queue_telling(fs->notify, (struct telling){.what = TELL_WATCHERS,
+                                                   .dir = inode_ref(&fs->inodes, dir),
+                                                   .name = (char *)name,
+                                                   .was = was,
+                                                   .content = was_content ? content_ref(was_content) : NULL});
+}
+
+void notify_watchers(struct fs *fs, struct inode *inode, struct content *was_content)
+{
+    struct inode *dir;
+    char *name = NULL;
 
     pthread_mutex_lock(&fs->inodes.lock);
-    if (inode->parent && inode->storing == 0) {
-        parent = inode->parent;
-        parent->refs++;
-        name = strdup(inode->name);
-    }
+    dir = inode->parent;
+    if (dir && (name = strdup(inode->name)))
+        dir->refs++;
     pthread_mutex_unlock(&fs->inodes.lock);
-    if (!parent || !name) {
-        inode_unref(&fs->inodes, parent);
-        free(name);
-        return STANDS;
-    }
-    op = op_new(fs, NULL, parent, name, look);
-    if (op) {
-        op->state = &verdict;
-        op->new_parent = inode_ref(&fs->inodes, inode);
-        op_start(op);
-    }
-    inode_unref(&fs->inodes, parent);
-    free(name);
-    return verdict;
-}
-
-static void check_inode(struct notify *notify, struct inode *inode)
-{
-    struct fs *fs = notify->fs;
-    enum verdict verdict = judge(fs, inode);
-
-    if (verdict == STANDS)
+    if (!name)
         return;
-    inode_rest_on(&fs->inodes, inode, NULL);
-    if (verdict == CHANGED)
-        inode_detach(&fs->inodes, inode);
-    add_telling(notify, inode, verdict == CHANGED);
-}
-
-static void scan_resource(struct notify *notify, struct consul_resource *resource, enum consul_change change)
-{
-    struct fs *fs = notify->fs;
-    struct inode **inodes = NULL;
-    size_t n = 0;
-
-    if (inode_resting_on(&fs->inodes, resource, &inodes, &n) < 0)
-        log_line(LOG_ERR, "out of memory: changes could not be told to the kernel");
-    for (size_t i = 0; i < n; i++) {
-        if (change == CONSUL_CHANGED) {
-            check_inode(notify, inodes[i]);
-        } else {
-            inode_rest_on(&fs->inodes, inodes[i], NULL);
-            add_telling(notify, inodes[i], false);
-        }
-        inode_unref(&fs->inodes, inodes[i]);
-    }
-    free(inodes);
-}
-
-/* The directory, and those above it that it may have taken along. */
-static void scan_upwards(struct notify *notify, struct inode *dir)
-{
-    struct inode_table *table = &notify->fs->inodes;
-    struct inode *at = inode_ref(table, dir);
-
-    while (at && at != notify->fs->root) {
-        struct inode *parent;
-
-        check_inode(notify, at);
-        pthread_mutex_lock(&table->lock);
-        parent = at->parent;
-        if (parent)
-            parent->refs++;
-        pthread_mutex_unlock(&table->lock);
-        inode_unref(table, at);
-        at = parent;
-    }
-    inode_unref(table, at);
+    notify_watchers_of(fs, dir, name, inode->kind, was_content);
+    inode_unref(&fs->inodes, dir);
+    free(name);
 }
 
 /* Until every telling has been handed to the kernel; not for ever, since a parked lookup can hold one up. */
@@ -310,16 +264,17 @@ static void *scanner_thread(void *arg)
             return NULL;
         /* Whoever replies from the older snapshot replies before we invalidate. */
         gate_synchronize(&notify->fs->gate);
-        if (job->resource)
-            scan_resource(notify, job->resource, job->change);
+        if (job->resource && job->change == CONSUL_CHANGED)
+            changes_of(notify->fs, job->resource, job->before, job->after);
+        else if (job->resource)
+            changes_unknown(notify->fs, job->resource);
         if (job->dir)
-            scan_upwards(notify, job->dir);
+            changes_above(notify->fs, job->dir);
         if (job->op) {
             wait_until_told(notify);
             op_wake(job->op);
         }
-        consul_resource_unref(job->resource);
-        inode_unref(&notify->fs->inodes, job->dir);
+        job_clear(notify, job);
         free(job);
     }
 }
@@ -333,15 +288,34 @@ static void tell(struct notify *notify, const struct telling *telling)
     size_t len = strlen(telling->name);
     int r;
 
+    if (telling->what == TELL_POLLERS) {
+        poll_wake(fs, telling->inode);
+        return;
+    }
+    if (telling->what == TELL_WATCHERS) {
+        announce(fs, telling->dir, telling->name, telling->was, telling->content);
+        return;
+    }
     fs_count(fs, COUNT_NOTIFIED);
     /* Deleting a directory would make it dead for who is in it, such as the rm -r that has just emptied it. */
-    if (telling->gone && S_ISREG(telling->inode->kind->mode))
+    if (telling->what == TELL_ATTRIBUTES)
+        r = fuse_lowlevel_notify_inval_inode(notify->session, (fuse_ino_t)(uintptr_t)telling->inode, -1, 0);
+    else if (telling->what == TELL_GONE && S_ISREG(telling->inode->kind->mode))
         r = fuse_lowlevel_notify_delete(notify->session, dir, (fuse_ino_t)(uintptr_t)telling->inode, telling->name,
                                         len);
     else
         r = fuse_lowlevel_notify_inval_entry(notify->session, dir, telling->name, len);
     if (r < 0 && r != -ENOENT && r != -ENOTDIR && r != -EBADF && r != -ENODEV && r != -ENOTCONN)
         log_line(LOG_DEBUG, "notify: %s: %s", telling->name, strerror(-r));
+}
+
+static void telling_free(struct notify *notify, struct telling *telling)
+{
+    inode_unref(&notify->fs->inodes, telling->dir);
+    inode_unref(&notify->fs->inodes, telling->inode);
+    content_unref(telling->content);
+    free(telling->name);
+    free(telling);
 }
 
 /* notify.lock is held. The first telling whose directory no other teller waits for, in order. */
@@ -384,10 +358,7 @@ static void *teller_thread(void *arg)
         notify->busy[slot] = NULL;
         pthread_cond_broadcast(&notify->work);
         pthread_mutex_unlock(&notify->lock);
-        inode_unref(&notify->fs->inodes, telling->dir);
-        inode_unref(&notify->fs->inodes, telling->inode);
-        free(telling->name);
-        free(telling);
+        telling_free(notify, telling);
         pthread_mutex_lock(&notify->lock);
     }
     pthread_mutex_unlock(&notify->lock);
@@ -444,10 +415,7 @@ bool notify_stop(struct notify *notify)
     while (notify->tellings) {
         struct telling *next = notify->tellings->next;
 
-        inode_unref(&notify->fs->inodes, notify->tellings->dir);
-        inode_unref(&notify->fs->inodes, notify->tellings->inode);
-        free(notify->tellings->name);
-        free(notify->tellings);
+        telling_free(notify, notify->tellings);
         notify->tellings = next;
     }
     return true;

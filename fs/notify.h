@@ -1,17 +1,19 @@
 /*
  * Telling the kernel what changed elsewhere.
  *
- * One thread (the scanner) takes changed resources from a queue, waits for the gate, looks again at every inode that
- * rests on them and finds those whose name stands for something else now. A few more threads (the tellers) hand the
- * invalidations to the kernel, because that waits for the directory's lock, which a parked lookup there may hold: one
- * slow directory must not hold back the others.
+ * One thread (the scanner) takes changed resources from a queue, waits for the gate, and finds the names that stand for
+ * something else now (changes.h). A few more threads (the tellers) hand the invalidations to the kernel, because that
+ * waits for the directory's lock, which a parked lookup there may hold: one slow directory must not hold back the
+ * others. What the kernel has forgotten is then announced to who watches (announce.h).
  */
 #ifndef CONSULFS_NOTIFY_H
 #define CONSULFS_NOTIFY_H
 
 #include "fs.h"
 
+struct content;
 struct fuse_session;
+struct kind;
 struct op;
 
 int notify_new(struct fs *fs, struct fuse_session *session, struct notify **ret_notify);
@@ -24,11 +26,27 @@ bool notify_stop(struct notify *notify);
 void notify_free(struct notify *notify); /* NULL is fine */
 
 /* consul_options.changed. */
-void notify_changed(void *fs, struct consul_resource *resource, enum consul_change change);
+void notify_changed(void *fs, struct consul_resource *resource, enum consul_change change,
+                    struct consul_snapshot *before, struct consul_snapshot *after);
 /* What the kernel has under this name may be wrong: it is to ask again. */
 void notify_name(struct fs *fs, struct inode *dir, const char *name);
 /* This mount changed what is below the directory: it and those above it may be gone. Takes no reference. */
 void notify_look(struct fs *fs, struct inode *dir);
+
+/*
+ * What changes.c has found out, for the tellers to do, in this order for one directory. None takes a reference.
+ */
+/* The inode's name no longer stands for it (`gone`), or nobody knows. */
+void notify_inode(struct fs *fs, struct inode *inode, bool gone);
+/* The inode is what it was, but its time is not. */
+void notify_attributes(struct fs *fs, struct inode *inode);
+/* The inode's bytes are no longer those that descriptors on it were opened on, or its name stands for another. */
+void notify_pollers(struct fs *fs, struct inode *inode);
+/* Who watches the directory is to learn that `name` is no longer what it was: see announce(). */
+void notify_watchers_of(struct fs *fs, struct inode *dir, const char *name, const struct kind *was,
+                        struct content *was_content);
+/* The same of where the inode stood, with this content. */
+void notify_watchers(struct fs *fs, struct inode *inode, struct content *was_content);
 
 /*
  * Runs the operation again once the kernel has been told all that was to be told by now (or after a second, should it

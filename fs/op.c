@@ -6,6 +6,7 @@
 #include "op.h"
 
 #include "agent.h"
+#include "announce.h"
 #include "handle.h"
 #include "name.h"
 #include "tree.h"
@@ -46,6 +47,33 @@ static void clean_up(struct op *op)
         cleanup(op);
 }
 
+void op_owns(struct op *op, struct inode *dir, const char *name)
+{
+    struct op_place *place = &op->own[op->own_n];
+
+    place->name = strdup(name);
+    if (!place->name)
+        return;
+    if (!own_begin(&op->fs->own, dir, name)) {
+        free(place->name);
+        return;
+    }
+    place->dir = inode_ref(&op->fs->inodes, dir);
+    op->own_n++;
+}
+
+/* Before the reply: the table of inodes shows what the operation left, and nobody has changed that again. */
+static void end_own(struct op *op, bool succeeded)
+{
+    while (op->own_n > 0) {
+        struct op_place *place = &op->own[--op->own_n];
+
+        own_end(&op->fs->own, &op->fs->inodes, place->dir, place->name, succeeded);
+        inode_unref(&op->fs->inodes, place->dir);
+        free(place->name);
+    }
+}
+
 static void op_put(struct op *op)
 {
     struct fs *fs = op->fs;
@@ -53,6 +81,7 @@ static void op_put(struct op *op)
     if (__atomic_sub_fetch(&op->refs, 1, __ATOMIC_ACQ_REL) > 0)
         return;
     clean_up(op);
+    end_own(op, false);
     forget_snapshots(op);
     free(op->read);
     if (op->state_free)
@@ -74,6 +103,8 @@ static void op_put(struct op *op)
 bool op_claim_reply(struct op *op)
 {
     bool claimed;
+
+    end_own(op, !op->failed);
 
     pthread_mutex_lock(&op->lock);
     claimed = !op->replied;
@@ -98,6 +129,7 @@ bool op_wanted(struct op *op)
 static void reply_error(struct op *op, int err)
 {
     clean_up(op);
+    op->failed = true;
     if (op->req && op_claim_reply(op))
         fuse_reply_err(op->req, err == -ECANCELED ? ENOTCONN : -err);
 }
@@ -135,6 +167,7 @@ struct op *op_new(struct fs *fs, struct fuse_req *req, struct inode *inode, cons
     op->run = run;
     op->refs = 1;
     op->pid = ctx ? ctx->pid : 0;
+    op->quiet = !req || announcing_is(fs, op->pid);
     op->since_ns = consul_now_ns();
     pthread_mutex_init(&op->lock, NULL);
     atomic_fetch_add(&fs->ops, 1);
@@ -276,15 +309,27 @@ static int remember(struct op *op, const char *path, struct consul_resource *res
     return 0;
 }
 
-/* For the notify thread: whatever is known, without asking. */
-static int peek(struct consul_resource *resource, struct consul_snapshot **ret_snapshot,
+/* For who asks nobody: whatever is known. */
+static int peek(struct op *op, struct consul_resource *resource, struct consul_snapshot **ret_snapshot,
                 enum consul_freshness *ret_freshness)
 {
     bool watched;
 
+    if (resource == op->shown) {
+        *ret_snapshot = consul_snapshot_ref(op->shown_as);
+        return 0;
+    }
     *ret_snapshot = consul_resource_peek(resource, &watched);
     *ret_freshness = watched ? CONSUL_WATCHED : CONSUL_FRESH;
-    return *ret_snapshot ? 0 : -EAGAIN;
+    if (*ret_snapshot)
+        return 0;
+    return consul_resource_error(resource) == -EFBIG ? -EFBIG : -EAGAIN;
+}
+
+void op_show(struct op *op, struct consul_resource *resource, struct consul_snapshot *snapshot)
+{
+    op->shown = resource;
+    op->shown_as = snapshot;
 }
 
 static int why_stale(struct consul_resource *resource)
@@ -323,8 +368,8 @@ static int read_path(struct op *op, const char *path, enum consul_format format,
     r = consul_resource_get(op->fs->consul, path, format, flags, max, &resource);
     if (r < 0)
         return r;
-    if (!op->req) {
-        r = peek(resource, &snapshot, &freshness);
+    if (op->quiet) {
+        r = peek(op, resource, &snapshot, &freshness);
     } else {
         op->waiter.wake = on_wake;
         op->waiter.deadline_ns = op->since_ns + (op->patience_ms ? op->patience_ms * MS : limit_ns(op));

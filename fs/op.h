@@ -39,6 +39,15 @@ struct op {
     size_t size;
     char *data; /* bytes to write */
 
+    /* The places that it changes, on record in fs.own until it is over. */
+    struct op_place {
+        struct inode *dir; /* counted */
+        char *name;
+    } own[2];
+    unsigned own_n;
+    bool failed; /* what it does comes to nothing */
+    bool quiet;  /* asks nobody: what it reads is what is known, as without a request */
+
     /* How far it got. */
     unsigned stage;
     int result;                     /* of the newest request: 0 or a negative errno */
@@ -72,6 +81,8 @@ struct op {
     } * read;                             /* what the present run has read */
     size_t read_n, read_cap;
     bool watched_all;
+    struct consul_resource *shown; /* borrowed; see op_show() */
+    struct consul_snapshot *shown_as;
     int stale_error; /* not 0: this run was given what was known before Consul went away, and that is why */
     struct op *next; /* in a handle's queue */
 };
@@ -93,6 +104,11 @@ int op_read(struct op *op, const char *path, enum consul_format format, unsigned
  * Paths of op_read() and op_request() get it as dc=, unless they have one already or are about the agent itself.
  */
 const char *op_datacenter(struct op *op);
+
+/* Puts on record that the operation itself changes this place (own.h). No more than two; what fails is not. */
+void op_owns(struct op *op, struct inode *dir, const char *name);
+/* A quiet operation is shown this snapshot of the resource, both borrowed, whatever is there now. */
+void op_show(struct op *op, struct consul_resource *resource, struct consul_snapshot *snapshot);
 
 /* The resource, borrowed, whose watch keeps true what this run has found out; NULL when there is no such one. */
 struct consul_resource *op_rests_on(const struct op *op);

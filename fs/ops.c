@@ -1,6 +1,7 @@
 #include "ops.h"
 
 #include "log.h"
+#include "notify.h"
 
 #include <string.h>
 #include <sys/statvfs.h>
@@ -25,6 +26,8 @@ const char *const counter_names[COUNTERS] = {
     [COUNT_XATTR] = "upcalls.xattr",
     [COUNT_FORGET] = "upcalls.forget",
     [COUNT_STATFS] = "upcalls.statfs",
+    [COUNT_POLL] = "upcalls.poll",
+    [COUNT_ANNOUNCING] = "upcalls.announcing",
     [COUNT_PARKED] = "operations.parked",
     [COUNT_INTERRUPTED] = "operations.interrupted",
     [COUNT_TIMED_OUT] = "operations.timed_out",
@@ -55,8 +58,8 @@ struct op *begin(fuse_req_t req, enum counter counter, fuse_ino_t ino, const cha
     struct fs *fs = fs_of(req);
     struct op *op;
 
-    fs_count(fs, counter);
     op = op_new(fs, req, inode_of(fs, ino), name, run);
+    fs_count(fs, op && op->quiet ? COUNT_ANNOUNCING : counter);
     if (!op)
         fuse_reply_err(req, ENOMEM);
     return op;
@@ -142,6 +145,8 @@ double entry_timeout(struct op *op, struct inode *inode)
     if (!resource)
         return 0;
     inode_rest_on(&op->fs->inodes, inode, resource);
+    if (op->inode != inode && consul_resource_kv_scope(resource) == CONSUL_KV_NONE)
+        inode_list_by(&op->fs->inodes, op->inode, resource);
     return TIMEOUT_UNLIMITED;
 }
 
@@ -175,6 +180,20 @@ int reply_attr(struct op *op, struct inode *inode)
     return 0;
 }
 
+struct inode *inode_of_found(struct op *op, const char *name, const struct found *found)
+{
+    struct inode_table *table = &op->fs->inodes;
+    struct inode *old = inode_peek(table, op->inode, name), *inode;
+    bool new;
+
+    inode = inode_get(table, op->inode, name, found->kind, found->content,
+                      found->content ? found->content->mtime_ns : found->mtime_ns, &new);
+    if (old && inode && new)
+        notify_pollers(op->fs, old);
+    inode_unref(table, old);
+    return inode;
+}
+
 /* ---- lookup, getattr, setattr ------------------------------------------------------------------------------------ */
 
 /* A file that its writer has not stored yet exists for the writer alone. */
@@ -199,7 +218,6 @@ static int run_lookup(struct op *op)
 {
     struct found found = {0};
     struct inode *inode;
-    bool new;
     int r = tree_find(op, op->inode, op->name, &found);
 
     if (r == 0)
@@ -213,8 +231,7 @@ static int run_lookup(struct op *op)
         /* That it was not there before Consul went away does not say that it is not there. */
         return r == -ENOENT && op->stale_error ? op->stale_error : r;
     }
-    inode = inode_get(&op->fs->inodes, op->inode, op->name, found.kind, found.content,
-                      found.content ? found.content->mtime_ns : found.mtime_ns, &new);
+    inode = inode_of_found(op, op->name, &found);
     content_unref(found.content);
     if (!inode)
         return -ENOMEM;
@@ -223,8 +240,11 @@ static int run_lookup(struct op *op)
 
 static void on_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-    struct op *op = begin(req, COUNT_LOOKUP, parent, name, run_lookup);
+    struct op *op;
 
+    if (announced_lookup(req, parent, name))
+        return;
+    op = begin(req, COUNT_LOOKUP, parent, name, run_lookup);
     if (op)
         op_start(op);
 }
@@ -233,9 +253,11 @@ static int run_getattr(struct op *op) { return reply_attr(op, op->inode); }
 
 static void on_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-    struct op *op = begin(req, COUNT_GETATTR, ino, NULL, run_getattr);
+    struct op *op;
 
     (void)fi;
+    announced_getattr(req, ino);
+    op = begin(req, COUNT_GETATTR, ino, NULL, run_getattr);
     if (op)
         op_start(op);
 }
@@ -366,6 +388,7 @@ const struct fuse_lowlevel_ops consulfs_ops = {
     .flush = on_flush,
     .fsync = on_fsync,
     .release = on_release,
+    .poll = on_poll,
     .getxattr = on_getxattr,
     .listxattr = on_listxattr,
     .setxattr = on_setxattr,

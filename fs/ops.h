@@ -25,6 +25,9 @@ static inline struct fs *fs_of(fuse_req_t req) { return fuse_req_userdata(req); 
 struct inode *inode_of(struct fs *fs, fuse_ino_t ino);
 fuse_ino_t node_id(struct fs *fs, const struct inode *inode);
 
+/* The handle of a descriptor; NULL for one that has only a number (pollers.h). */
+struct handle *handle_of(const struct fuse_file_info *fi);
+
 /* Counts the upcall, makes the operation and starts it; replies ENOMEM if it can't. `set` may fill it in first. */
 struct op *begin(fuse_req_t req, enum counter counter, fuse_ino_t ino, const char *name, op_run_fn *run);
 
@@ -34,6 +37,8 @@ void fill_attr(struct fs *fs, struct inode *inode, pid_t pid, struct stat *attr)
 void fill_entry(struct op *op, struct inode *inode, double entry_timeout, struct fuse_entry_param *entry);
 /* How long the kernel may rely on what this run has found; binds the inode to what that rests on. */
 double entry_timeout(struct op *op, struct inode *inode);
+/* The inode of what was found under `name` in op->inode, counted; NULL without memory. */
+struct inode *inode_of_found(struct op *op, const char *name, const struct found *found);
 /* Replies and gives the caller's reference to the inode back. */
 int reply_entry(struct op *op, struct inode *inode, double timeout);
 /* The place of an inode, for functions that go by (directory, name). Both are the caller's. */
@@ -41,7 +46,18 @@ int place_of(struct fs *fs, struct inode *inode, struct inode **ret_dir, char **
 int reply_ok(struct op *op);
 int reply_attr(struct op *op, struct inode *inode);
 
+/* ops_announce.c: each says whether it has answered the upcall, as one of an announcing thread. */
+bool is_announcing(fuse_req_t req);
+bool announced_lookup(fuse_req_t req, fuse_ino_t parent, const char *name);
+bool announced_getattr(fuse_req_t req, fuse_ino_t ino);
+bool announced_remove(fuse_req_t req);
+bool announced_create(fuse_req_t req, fuse_ino_t parent, const char *name, const struct fuse_file_info *fi);
+bool announced_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name);
+int open_announced(struct op *op);
+
 /* ops_file.c */
+/* Takes the handle. */
+int reply_open(struct op *op, struct handle *handle, struct fuse_file_info *fi);
 void on_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void on_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi);
 void on_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi);
@@ -51,6 +67,9 @@ void on_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_inf
 void on_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 /* SETATTR with a size. */
 void set_size(fuse_req_t req, fuse_ino_t ino, uint64_t size, struct fuse_file_info *fi);
+
+/* ops_poll.c */
+void on_poll(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct fuse_pollhandle *ph);
 
 /* ops_xattr.c */
 void on_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size);

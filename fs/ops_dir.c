@@ -162,6 +162,7 @@ static int take_listing(struct op *op, struct dir_handle *dh, bool with_content)
     dh->always = op->read_n == 0 && op->watched_all;
     resource = op_rests_on(op);
     if (resource) {
+        inode_list_by(&op->fs->inodes, op->inode, resource);
         dh->rests_on = consul_resource_ref(resource);
         dh->snapshot = consul_snapshot_ref(op->read[0].snapshot);
     }
@@ -254,11 +255,12 @@ static bool add_listed(struct chunk *chunk, struct listed *listed, double timeou
     struct inode_table *table = &op->fs->inodes;
     const struct found *found = &listed->found;
     struct inode *inode = NULL;
-    bool fits, new;
+    bool fits;
 
-    if (chunk->plus && is_known(found)) {
-        inode = inode_get(table, op->inode, listed->name, found->kind, found->content,
-                          found->content ? found->content->mtime_ns : found->mtime_ns, &new);
+    /* One that stands for an older version is left to the notification, which tells its watchers, too. */
+    if (chunk->plus && is_known(found) &&
+        !inode_is_held_as_other(table, op->inode, listed->name, found->kind, found->content)) {
+        inode = inode_of_found(op, listed->name, found);
         if (inode && binding)
             inode_rest_on(table, inode, binding);
     }
@@ -378,6 +380,7 @@ static void forget_name(struct op *op, bool unlinked)
     inode->unlinked = unlinked;
     pthread_mutex_unlock(&table->lock);
     inode_detach(table, inode);
+    notify_pollers(op->fs, inode);
     inode_unref(table, inode);
 }
 
@@ -430,10 +433,15 @@ static int run_rmdir(struct op *op)
 
 static void begin_remove(fuse_req_t req, enum counter counter, fuse_ino_t parent, const char *name, op_run_fn *run)
 {
-    struct op *op = begin(req, counter, parent, name, run);
+    struct op *op;
 
-    if (op)
-        op_start(op);
+    if (announced_remove(req))
+        return;
+    op = begin(req, counter, parent, name, run);
+    if (!op)
+        return;
+    op_owns(op, op->inode, name);
+    op_start(op);
 }
 
 void on_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
@@ -463,11 +471,16 @@ static int run_mkdir(struct op *op)
 
 void on_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
 {
-    struct op *op = begin(req, COUNT_MKDIR, parent, name, run_mkdir);
+    struct op *op;
 
     (void)mode;
-    if (op)
-        op_start(op);
+    if (announced_mkdir(req, parent, name))
+        return;
+    op = begin(req, COUNT_MKDIR, parent, name, run_mkdir);
+    if (!op)
+        return;
+    op_owns(op, op->inode, name);
+    op_start(op);
 }
 
 /* An empty file of one of the kinds that can be created by themselves: tar makes them so. */
@@ -502,8 +515,10 @@ void on_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, 
         return;
     }
     op = begin(req, COUNT_CREATE, parent, name, run_mknod);
-    if (op)
-        op_start(op);
+    if (!op)
+        return;
+    op_owns(op, op->inode, name);
+    op_start(op);
 }
 
 static void end_rename(struct op *op)
@@ -600,5 +615,7 @@ void on_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t n
         op_free(op);
         return;
     }
+    op_owns(op, op->inode, name);
+    op_owns(op, op->new_parent, new_name);
     op_start(op);
 }

@@ -3,6 +3,8 @@
  */
 #include "ops.h"
 
+#include "notify.h"
+#include "pollers.h"
 #include "process.h"
 #include "spool.h"
 #include "stream.h"
@@ -14,9 +16,9 @@
 #define MAX_LEN ((size_t)1 << 20) /* of a document, where the node kind says nothing else */
 #define FULL_BUFFER 512
 
-static struct handle *handle_of(const struct fuse_file_info *fi)
+struct handle *handle_of(const struct fuse_file_info *fi)
 {
-    return fi ? (struct handle *)(uintptr_t)fi->fh : NULL;
+    return fi && !poll_is_id(fi->fh) ? (struct handle *)(uintptr_t)fi->fh : NULL;
 }
 
 static size_t max_len(struct fs *fs, const struct kind *kind) { return kind->max_len ? kind->max_len(fs) : MAX_LEN; }
@@ -44,10 +46,10 @@ static void unset_writer(struct handle *handle)
     pthread_mutex_unlock(&table->lock);
 }
 
-/* Takes the handle. */
-static int reply_open(struct op *op, struct handle *handle, struct fuse_file_info *fi)
+/* Without a handle the descriptor has the inode's bytes. */
+int reply_open(struct op *op, struct handle *handle, struct fuse_file_info *fi)
 {
-    fi->fh = (uintptr_t)handle;
+    fi->fh = handle ? (uintptr_t)handle : poll_new_id(op->fs, op->inode);
     if (!op_claim_reply(op) || fuse_reply_open(op->req, fi) != 0) {
         if (handle) {
             unset_writer(handle);
@@ -175,6 +177,8 @@ static int run_open(struct op *op)
     struct handle *handle;
     bool being_written;
 
+    if (op->quiet && (op->flags & O_ACCMODE) != O_RDONLY)
+        return open_announced(op);
     if ((op->flags & O_ACCMODE) != O_RDONLY)
         return inode->kind->spool ? open_spool(op) : open_for_writing(op);
     if (inode->kind->stream)
@@ -287,6 +291,13 @@ static void note_refused(struct handle *handle, int err) { note_words(handle, st
 
 /* ---- storing ----------------------------------------------------------------------------------------------------- */
 
+/* Our own write gave the inode these bytes. */
+static void set_content(struct fs *fs, struct inode *inode, struct content *content)
+{
+    inode_set_content(&fs->inodes, inode, content, content->mtime_ns);
+    notify_pollers(fs, inode);
+}
+
 /* The operation that stores ends, one way or another. */
 static void end_store(struct op *op)
 {
@@ -299,8 +310,8 @@ static void end_store(struct op *op)
             content = content_of_entry(op->stored);
         else
             content = inode_content(table, inode);
-        if (op->stored)
-            inode_set_content(table, inode, content, content ? content->mtime_ns : 0);
+        if (op->stored && content)
+            set_content(op->fs, inode, content);
     }
     inode_end_storing(table, inode);
     handle_end_store(op->handle, op->stored_done ? 0 : op->store_error ? op->store_error : -EIO, content);
@@ -331,6 +342,8 @@ static int begin_store(struct op *op)
     op->cleanup = end_store;
     inode_begin_storing(table, op->handle->inode);
     r = place_of(op->fs, op->handle->inode, &op->new_parent, &op->new_name);
+    if (r == 0 && op->new_parent)
+        op_owns(op, op->new_parent, op->new_name);
     return r < 0 ? r : 1;
 }
 
@@ -343,7 +356,7 @@ static int reread(struct op *op)
     if (r == 0)
         r = tree_content(op, op->new_parent, op->new_name, &found, false);
     if (r == 0 && found.content)
-        inode_set_content(&op->fs->inodes, op->handle->inode, found.content, found.content->mtime_ns);
+        set_content(op->fs, op->handle->inode, found.content);
     content_unref(found.content);
     return r == -EINPROGRESS ? r : 0; /* it is stored, whatever we can see of it */
 }
@@ -602,6 +615,7 @@ void on_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     struct handle *handle = handle_of(fi);
     struct op *op;
 
+    poll_remove(fs_of(req), inode_of(fs_of(req), ino), fi->fh);
     if (!handle) {
         fs_count(fs_of(req), COUNT_RELEASE);
         fuse_reply_err(req, 0);
@@ -609,7 +623,7 @@ void on_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     }
     if (handle->stream)
         stream_wake(handle->stream); /* a read that was interrupted still holds it */
-    op = begin(req, COUNT_RELEASE, ino, NULL, run_release);
+    op = begin(req, handle->announces ? COUNT_ANNOUNCING : COUNT_RELEASE, ino, NULL, run_release);
     if (!op) {
         handle_unref(handle);
         return;
@@ -711,11 +725,15 @@ static int run_create(struct op *op)
 
 void on_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi)
 {
-    struct op *op = begin(req, COUNT_CREATE, parent, name, run_create);
+    struct op *op;
 
     (void)mode;
+    if (announced_create(req, parent, name, fi))
+        return;
+    op = begin(req, COUNT_CREATE, parent, name, run_create);
     if (!op)
         return;
+    op_owns(op, op->inode, name);
     op->flags = (unsigned)fi->flags;
     op_start(op);
 }
@@ -756,6 +774,11 @@ void set_size(fuse_req_t req, fuse_ino_t ino, uint64_t size, struct fuse_file_in
 
     if (!op)
         return;
+    if (handle && handle->announces) {
+        reply_attr(op, op->inode);
+        op_free(op);
+        return;
+    }
     if (op->inode->kind->spool) { /* each open() begins anew */
         if (handle && handle->spool)
             spool_clear(handle->spool);

@@ -9,6 +9,7 @@
 
 #define DEFAULT_TIMEOUT_MS 10000
 #define DEFAULT_WATCHES 64
+#define DEFAULT_INOTIFY 1000
 
 /* Bounds that keep arithmetic on these values far from overflow; nobody needs more. */
 #define TIMEOUT_MAX_S 86400
@@ -250,6 +251,7 @@ static const struct row rows[] = {
     {"timeout", "seconds above 0 and up to a day, as in timeout=2.5", store_timeout, FIELD(timeout_ms)},
     {"stale", "'forever' or seconds, 0 for never", store_stale, FIELD(stale_ms)},
     {"watches", "a number", store_count, FIELD(watches)},
+    {"inotify", "a number", store_count, FIELD(inotify)},
     {"allow_restore", NULL, store_true, FIELD(allow_restore)},
     {"delay_connect", NULL, store_true, FIELD(delay_connect)},
     {"debug", NULL, store_true, FIELD(debug)},
@@ -460,6 +462,7 @@ int options_parse(int argc, char *const argv[], struct options *ret, char **ret_
         .timeout_ms = DEFAULT_TIMEOUT_MS,
         .stale_ms = OPTIONS_STALE_FOREVER,
         .watches = DEFAULT_WATCHES,
+        .inotify = DEFAULT_INOTIFY,
     };
     int r;
 
@@ -530,6 +533,8 @@ void options_usage(FILE *stream)
         "                         answer; default forever, 0 for never\n"
         "  watches=N              blocking queries to hold open at most; default 64. Consul allows\n"
         "                         200 connections for all clients on a host (http_max_conns_per_client)\n"
+        "  inotify=N              changes made elsewhere of which watchers (inotify, fanotify) are told, a\n"
+        "                         second at most; default 1000, 0 for none\n"
         "  allow_restore          a backup may be written to operator/snapshot\n"
         "  delay_connect          mount even if Consul does not answer yet\n"
         "  FUSE's own             allow_root auto_unmount clone_fd default_permissions fsname=\n"

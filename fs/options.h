@@ -51,6 +51,7 @@ struct options {
     unsigned timeout_ms; /* for one operation; above 0 */
     int64_t stale_ms;    /* or OPTIONS_STALE_FOREVER; 0: never serve what may be stale */
     unsigned watches;
+    unsigned inotify; /* announcements a second; 0: none */
     bool allow_restore;
     bool delay_connect;
 

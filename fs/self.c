@@ -4,6 +4,7 @@
 #include "self.h"
 
 #include "agent.h"
+#include "announce.h"
 #include "content.h"
 #include "notify.h"
 #include "version.h"
@@ -116,13 +117,19 @@ static int read_errors(struct op *op, struct inode *dir, const char *name, struc
 /* One figure; `format` has the name and the number. */
 static void print_all(struct fs *fs, void (*print)(FILE *, const char *, uint64_t), FILE *stream)
 {
+    struct announcer_figures figures;
     struct consul_stats stats;
 
     consul_get_stats(fs->consul, &stats);
+    announcer_get_figures(fs, &figures);
     for (size_t i = 0; i < COUNTERS; i++)
         print(stream, counter_names[i], atomic_load_explicit(&fs->counters[i], memory_order_relaxed));
     print(stream, "operations.now", atomic_load(&fs->ops));
     print(stream, "inodes.now", inode_count(&fs->inodes));
+    print(stream, "inotify.announced", figures.announced);
+    print(stream, "inotify.failed", figures.failed);
+    print(stream, "inotify.dropped", figures.dropped);
+    print(stream, "inotify.queued", figures.queued);
     print(stream, "http.requests", stats.requests);
     print(stream, "http.blocking_queries", stats.blocking_queries);
     print(stream, "http.errors", stats.errors);
@@ -184,7 +191,7 @@ static int read_config(struct op *op, struct inode *dir, const char *name, struc
         fputs("stale forever\n", text.stream);
     else
         fprintf(text.stream, "stale %g\n", (double)options->stale_ms / 1000.0);
-    fprintf(text.stream, "watches %u\ndatacenter %s\nroot %s\nro %s\ntoken %s\n", options->watches,
+    fprintf(text.stream, "watches %u\ninotify %u\ndatacenter %s\nroot %s\nro %s\ntoken %s\n", options->watches, options->inotify,
             options->datacenter ? options->datacenter : "", options->root ? options->root : "",
             options->read_only ? "yes" : "no", op->fs->has_token ? "set" : "none");
     fprintf(text.stream, "uid %u\ngid %u\numask %03o\nallow_other %s\ndelay_connect %s\n", options->uid, options->gid,

@@ -85,7 +85,7 @@ static int find_service(struct op *op, struct inode *dir, const char *name, stru
     if (!is_phantom(op, name))
         return -ENOENT;
     op->watched_all = false; /* nobody else may find it */
-    return op->req ? 0 : -EAGAIN;
+    return op->quiet ? -EAGAIN : 0;
 }
 
 static int list_catalog(struct op *op, struct lister *lister, const json_t *services)
@@ -269,7 +269,7 @@ static int find_fastest(struct op *op, struct inode *dir, const char *name, stru
     if (r != -ENOENT || !is_phantom(op, dir->name))
         return r;
     op->watched_all = false;
-    return op->req ? 0 : -EAGAIN;
+    return op->quiet ? -EAGAIN : 0;
 }
 
 static int read_fastest(struct op *op, struct inode *dir, enum fastest_form form, struct content **ret_content)

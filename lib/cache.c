@@ -47,10 +47,20 @@
 #define NS_PER_LARGE_BYTE 50
 #define COSTS_BETWEEN_CHANGES 4
 
-static void tell(const struct cache *cache, struct consul_resource *resource, enum consul_change change)
+/* Takes the references to the snapshots. */
+static void tell_changed(const struct cache *cache, struct consul_resource *resource, struct consul_snapshot *before,
+                         struct consul_snapshot *after)
+{
+    if (after && cache->options.changed)
+        cache->options.changed(cache->options.changed_arg, resource, CONSUL_CHANGED, before, after);
+    consul_snapshot_unref(before);
+    consul_snapshot_unref(after);
+}
+
+static void tell_watch_ended(const struct cache *cache, struct consul_resource *resource)
 {
     if (cache->options.changed)
-        cache->options.changed(cache->options.changed_arg, resource, change);
+        cache->options.changed(cache->options.changed_arg, resource, CONSUL_WATCH_ENDED, NULL, NULL);
 }
 
 static void say(const struct cache *cache, enum consul_log_level level, const char *line)
@@ -336,11 +346,11 @@ static bool same_content(const struct consul_resource *resource, const struct co
 }
 
 /*
- * cache.lock is held. Takes the decoded answer; says whether the content changed. An answer that was overtaken by a
- * later request's is dropped.
+ * cache.lock is held. Takes the decoded answer; *ret_before and *ret_after, counted, are set only if the content changed.
+ * An answer that was overtaken by a later request's is dropped.
  */
-static bool accept(struct consul_resource *resource, struct consul_snapshot *snapshot, uint64_t sent_ns,
-                   uint64_t done_ns)
+static void accept(struct consul_resource *resource, struct consul_snapshot *snapshot, uint64_t sent_ns,
+                   uint64_t done_ns, struct consul_snapshot **ret_before, struct consul_snapshot **ret_after)
 {
     bool changed;
 
@@ -349,7 +359,7 @@ static bool accept(struct consul_resource *resource, struct consul_snapshot *sna
     if (resource->snapshot && sent_ns < resource->sent_ns && snapshot->index <= resource->snapshot->index) {
         resource->cache->dropped++;
         consul_snapshot_unref(snapshot);
-        return false;
+        return;
     }
     apply_pending(resource, snapshot, sent_ns);
     changed = !resource->snapshot || !same_content(resource, resource->snapshot, snapshot);
@@ -359,11 +369,13 @@ static bool accept(struct consul_resource *resource, struct consul_snapshot *sna
     if (!changed) {
         snapshot->seen_ns = resource->snapshot->seen_ns;
         snapshot->hash = resource->format == CONSUL_KV ? snapshot->hash : resource->snapshot->hash;
+    } else {
+        *ret_before = resource->snapshot ? consul_snapshot_ref(resource->snapshot) : NULL;
+        *ret_after = consul_snapshot_ref(snapshot);
     }
     set_snapshot(resource, snapshot);
     resource->sent_ns = sent_ns > resource->sent_ns ? sent_ns : resource->sent_ns;
     resource->fetched_ns = resource->good_ns = done_ns;
-    return changed;
 }
 
 /* The newest snapshot as it was before the answer, for decode() to share entries with. */
@@ -443,7 +455,7 @@ static void tell_ended(struct cache *cache, struct consul_resource *loser)
 {
     if (!loser)
         return;
-    tell(cache, loser, CONSUL_WATCH_ENDED);
+    tell_watch_ended(cache, loser);
     consul_resource_unref(loser);
 }
 
@@ -461,16 +473,16 @@ static void on_get(struct http_request *request)
 {
     struct consul_resource *resource = request->arg, *loser = NULL;
     struct cache *cache = resource->cache;
-    struct consul_snapshot *snapshot = NULL;
+    struct consul_snapshot *snapshot = NULL, *before = NULL, *after = NULL;
     struct consul_waiter *woken = NULL;
-    bool changed = false, ended = false, closing;
+    bool ended = false, closing;
     int err = decode_answer(resource, request, &snapshot);
 
     cache_note_contact(cache, request, err);
     pthread_mutex_lock(&cache->lock);
     resource->get = NULL;
     if (err == 0) {
-        changed = accept(resource, snapshot, request->sent_ns, request->done_ns);
+        accept(resource, snapshot, request->sent_ns, request->done_ns, &before, &after);
         if (resource->sent_ns >= resource->not_before_ns)
             maybe_watch(resource, &loser);
         if (resource->state == WATCH_LIVE && !worth_watching(resource))
@@ -493,10 +505,9 @@ static void on_get(struct http_request *request)
     closing = cache->closing;
     pthread_mutex_unlock(&cache->lock);
 
-    if (changed)
-        tell(cache, resource, CONSUL_CHANGED);
+    tell_changed(cache, resource, before, after);
     if (ended)
-        tell(cache, resource, CONSUL_WATCH_ENDED);
+        tell_watch_ended(cache, resource);
     tell_ended(cache, loser);
     waiters_wake(woken, closing ? -ECANCELED : 0);
     consul_resource_unref(resource);
@@ -538,9 +549,9 @@ static void on_watch(struct http_request *request)
 {
     struct consul_resource *resource = request->arg;
     struct cache *cache = resource->cache;
-    struct consul_snapshot *snapshot = NULL;
+    struct consul_snapshot *snapshot = NULL, *before = NULL, *after = NULL;
     struct consul_waiter *woken = NULL;
-    bool changed = false, ended = false;
+    bool ended = false;
     unsigned pause_ms = 0;
     int err = decode_answer(resource, request, &snapshot);
 
@@ -568,10 +579,10 @@ static void on_watch(struct http_request *request)
      * while the answer was on its way; apply_pending() knows that. */
     (void)consul_index_answer(&resource->index, snapshot->index, (unsigned)((request->done_ns - request->sent_ns) / MS),
                               (uint32_t)rand(), &pause_ms);
-    changed = accept(resource, snapshot, request->sent_ns, request->done_ns);
+    accept(resource, snapshot, request->sent_ns, request->done_ns, &before, &after);
     if (!worth_watching(resource)) {
         ended = end_watch(resource);
-    } else if (pause_ms > 0 || (changed && changes_too_fast(resource, request->done_ns))) {
+    } else if (pause_ms > 0 || (after && changes_too_fast(resource, request->done_ns))) {
         resource->watch_paused = true;
         resource->refetch_ns = consul_now_ns() + pause_ms * MS + fetch_cost_ns(resource);
         set_timer(cache, resource->refetch_ns);
@@ -582,10 +593,9 @@ static void on_watch(struct http_request *request)
         woken = waiters_take(resource);
 out:
     pthread_mutex_unlock(&cache->lock);
-    if (changed)
-        tell(cache, resource, CONSUL_CHANGED);
+    tell_changed(cache, resource, before, after);
     if (ended)
-        tell(cache, resource, CONSUL_WATCH_ENDED);
+        tell_watch_ended(cache, resource);
     waiters_wake(woken, 0);
     consul_resource_unref(resource);
     http_request_free(request);

@@ -114,6 +114,7 @@ enum consul_log_level { CONSUL_LOG_ERROR, CONSUL_LOG_WARNING, CONSUL_LOG_INFO, C
 typedef void consul_log_fn(void *arg, enum consul_log_level level, const char *line);
 
 struct consul_resource;
+struct consul_snapshot;
 
 enum consul_change {
     CONSUL_CHANGED,     /* the resource has a new snapshot */
@@ -129,8 +130,13 @@ struct consul_options {
     uint64_t stale_ms;   /* or CONSUL_STALE_FOREVER */
     consul_log_fn *log;  /* may be NULL */
     void *log_arg;
-    /* Told of every change of a resource, in order, on the network thread, with no lock held. May be NULL. */
-    void (*changed)(void *arg, struct consul_resource *resource, enum consul_change change);
+    /*
+     * Told of every change of a resource, in order, on the network thread, with no lock held. May be NULL. With
+     * CONSUL_CHANGED `before` (NULL: nothing was known) and `after` are the snapshots on both sides of it, borrowed;
+     * what this client wrote itself is on both sides.
+     */
+    void (*changed)(void *arg, struct consul_resource *resource, enum consul_change change,
+                    struct consul_snapshot *before, struct consul_snapshot *after);
     void *changed_arg;
 };
 
@@ -306,6 +312,14 @@ void consul_resource_expire(struct consul_resource *resource);
 void consul_expire(struct consul *client, const char *prefix);
 /* Forgets every snapshot that nobody needs; ends every watch (CONSUL_WATCH_ENDED is told). */
 void consul_drop_caches(struct consul *client);
+
+/* Which keys a resource of CONSUL_KV shows; for others none. */
+enum consul_kv_scope { CONSUL_KV_NONE, CONSUL_KV_KEY, CONSUL_KV_PREFIX };
+enum consul_kv_scope consul_resource_kv_scope(const struct consul_resource *resource);
+/* That key, or what the keys begin with, decoded; borrowed. NULL for a resource that shows none. */
+const char *consul_resource_kv_prefix(const struct consul_resource *resource);
+/* The datacenter that its path names, borrowed; NULL where it names none. */
+const char *consul_resource_kv_datacenter(const struct consul_resource *resource);
 
 /* A slot for the program's own bookkeeping; guarded by the program. */
 void **consul_resource_user(struct consul_resource *resource);

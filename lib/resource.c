@@ -201,4 +201,18 @@ void consul_resource_unref(struct consul_resource *resource)
 
 const char *consul_resource_path(const struct consul_resource *resource) { return resource->path; }
 
+enum consul_kv_scope consul_resource_kv_scope(const struct consul_resource *resource)
+{
+    if (resource->format != CONSUL_KV)
+        return CONSUL_KV_NONE;
+    return resource->recursive ? CONSUL_KV_PREFIX : CONSUL_KV_KEY;
+}
+
+const char *consul_resource_kv_prefix(const struct consul_resource *resource)
+{
+    return resource->format == CONSUL_KV ? resource->prefix : NULL;
+}
+
+const char *consul_resource_kv_datacenter(const struct consul_resource *resource) { return resource->datacenter; }
+
 void **consul_resource_user(struct consul_resource *resource) { return &resource->user; }

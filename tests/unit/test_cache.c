@@ -411,11 +411,16 @@ struct fixture {
     char log[2048];
 };
 
-static void on_change(void *arg, struct consul_resource *resource, enum consul_change change)
+static void on_change(void *arg, struct consul_resource *resource, enum consul_change change,
+                      struct consul_snapshot *before, struct consul_snapshot *after)
 {
     struct fixture *f = arg;
 
     pthread_mutex_lock(&f->lock);
+    if (change == CONSUL_CHANGED)
+        assert_true(after && after != before);
+    else
+        assert_true(!after && !before);
     if (f->told_n < COUNT(f->told)) {
         snprintf(f->told[f->told_n].path, sizeof(f->told[0].path), "%s", consul_resource_path(resource));
         f->told[f->told_n++].change = change;

@@ -103,6 +103,83 @@ static void expect_present(struct fixture *f, struct inode *dir, const char *nam
 
 /* ---- versions --------------------------------------------------------------------------------------------------- */
 
+/* A lock that was taken, or other flags: to who reads, nothing has changed. */
+static void test_same_bytes_same_inode(void **state)
+{
+    struct fixture *f = *state;
+    struct inode *inode = get(f, "a", 7, "v", true), *again = get(f, "a", 8, "v", false);
+    struct content *content = version(9, "v"), *other = version(10, "w");
+
+    assert_ptr_equal(inode, again);
+    assert_int_equal(inode->content->version, 8);
+    assert_int_equal(inode->mtime_ns, 80);
+    assert_int_equal(inode->generation, 0);
+    assert_true(inode_take_same_bytes(&f->table, inode, &file_kind, content, 90));
+    assert_int_equal(inode->content->version, 9);
+    assert_false(inode_take_same_bytes(&f->table, inode, &other_kind, content, 91));
+    assert_false(inode_take_same_bytes(&f->table, inode, &file_kind, other, 91));
+    assert_int_equal(inode->content->version, 9);
+    content_unref(content);
+    content_unref(other);
+    inode_unref(&f->table, again);
+    inode_unref(&f->table, inode);
+}
+
+/* What the kernel knows under a name and what is to be listed there. */
+static void test_held_as_other(void **state)
+{
+    struct fixture *f = *state;
+    struct inode *inode = get(f, "a", 7, "v", true);
+    struct content *same = version(7, "v"), *other = version(8, "w");
+
+    assert_false(inode_is_held_as_other(&f->table, f->kv, "a", &file_kind, other)); /* the kernel has not seen it */
+    inode_looked_up(&f->table, inode);
+    assert_true(inode_is_held_as_other(&f->table, f->kv, "a", &file_kind, other));
+    assert_true(inode_is_held_as_other(&f->table, f->kv, "a", &dir_kind, NULL));
+    assert_false(inode_is_held_as_other(&f->table, f->kv, "a", &file_kind, same));
+    assert_false(inode_is_held_as_other(&f->table, f->kv, "b", &file_kind, other));
+    inode_forget(&f->table, inode, 1);
+    content_unref(same);
+    content_unref(other);
+    inode_unref(&f->table, inode);
+}
+
+static void test_stand_in(void **state)
+{
+    struct fixture *f = *state;
+    struct inode *present = get(f, "a", 7, "v", true);
+    struct inode *stand_in = inode_new_stand_in(&f->table, &file_kind, f->kv, "a");
+
+    assert_non_null(stand_in);
+    assert_false(stand_in->current);
+    expect_present(f, f->kv, "a", present);
+    inode_looked_up(&f->table, stand_in);
+    inode_unref(&f->table, stand_in);
+    inode_forget(&f->table, stand_in, 1); /* and is gone, as the teardown sees */
+    expect_present(f, f->kv, "a", present);
+    inode_unref(&f->table, present);
+}
+
+static void test_path_from(void **state)
+{
+    struct fixture *f = *state;
+    struct inode *a = get_dir(f, f->kv, "a"), *b = get_dir(f, a, "b");
+    char *path;
+
+    path = inode_path_from(&f->table, b, f->kv, "c");
+    assert_string_equal(path, "a/b/c");
+    free(path);
+    path = inode_path_from(&f->table, b, f->top, "c");
+    assert_string_equal(path, "kv/a/b/c");
+    free(path);
+    path = inode_path_from(&f->table, f->kv, f->kv, "c");
+    assert_string_equal(path, "c");
+    free(path);
+    assert_null(inode_path_from(&f->table, f->kv, b, "c")); /* not below it */
+    inode_unref(&f->table, b);
+    inode_unref(&f->table, a);
+}
+
 static void test_same_version_same_inode(void **state)
 {
     struct fixture *f = *state;
@@ -125,7 +202,7 @@ static void test_other_version_other_inode(void **state)
     static const struct {
         uint64_t index;
         const char *value;
-    } others[] = {{8, "v"}, {6, "v"}, {7, "longer"}, {0, ""}};
+    } others[] = {{8, "w"}, {6, "w"}, {7, "longer"}, {0, ""}};
     struct fixture *f = *state;
 
     for (size_t i = 0; i < COUNT(others); i++) {
@@ -656,6 +733,10 @@ static void test_threads(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        CASE(test_same_bytes_same_inode),
+        CASE(test_held_as_other),
+        CASE(test_stand_in),
+        CASE(test_path_from),
         CASE(test_same_version_same_inode),
         CASE(test_other_version_other_inode),
         CASE(test_numbers_are_never_used_twice),

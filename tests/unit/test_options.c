@@ -89,6 +89,7 @@ static void test_defaults(void **state)
     assert_int_equal(options.timeout_ms, 10000);
     assert_int_equal(options.stale_ms, OPTIONS_STALE_FOREVER);
     assert_int_equal(options.watches, 64);
+    assert_int_equal(options.inotify, 1000);
     assert_false(options.delay_connect);
     assert_int_equal(options.max_threads, 0);
     assert_int_equal(options.idle_threads, 0);
@@ -587,7 +588,7 @@ static void test_escapes(void **state)
 static void test_one_after_another(void **state)
 {
     static const char *const firsts[] = {"token_file=x",  "datacenter=x", "root=x",    "root=/",   "uid=1",
-                                         "gid=1",         "umask=1",      "timeout=1", "stale=1",  "watches=1",
+                                         "gid=1",         "umask=1",      "timeout=1", "stale=1",  "watches=1", "inotify=1",
                                          "max_threads=1", "fsname=x",     "nodev",     "rw",       "allow_other",
                                          "delay_connect", "debug",        "auto",      "comment=x"};
 

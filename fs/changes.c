@@ -1,0 +1,321 @@
+#include "changes.h"
+
+#include "announce.h"
+#include "content.h"
+#include "log.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum verdict {
+    STANDS,  /* the inode is what its name stands for */
+    SAME,    /* and now as well: the same bytes at another index, which it has taken */
+    CHANGED, /* no longer */
+    UNKNOWN,
+};
+
+static bool same_version(const struct inode *inode, const struct content *content)
+{
+    return inode->content && inode->content->version == content->version && inode->content->len == content->len;
+}
+
+/* Whether the inode stands for what is there now, `found`; of a write that is under way its outcome decides. */
+static enum verdict compare(struct fs *fs, struct inode *inode, const struct found *found)
+{
+    bool stands;
+
+    if (inode->kind != found->kind)
+        return CHANGED;
+    pthread_mutex_lock(&fs->inodes.lock);
+    stands = !inode->current || inode->storing > 0 || !found->content || same_version(inode, found->content);
+    pthread_mutex_unlock(&fs->inodes.lock);
+    if (stands)
+        return STANDS;
+    return inode_take_same_bytes(&fs->inodes, inode, found->kind, found->content, found->content->mtime_ns) ? SAME
+                                                                                                            : CHANGED;
+}
+
+/* ---- one inode, by looking up its name again ---------------------------------------------------------------------- */
+
+struct judgement {
+    struct inode *inode;
+    enum verdict verdict;
+};
+
+static int run_judge(struct op *op)
+{
+    struct judgement *judgement = op->state;
+    struct found found = {0};
+    int r = tree_find(op, op->inode, op->name, &found);
+
+    if (r == 0)
+        r = tree_content(op, op->inode, op->name, &found, false);
+    if (r == 0)
+        judgement->verdict = compare(op->fs, judgement->inode, &found);
+    else
+        judgement->verdict = r == -ENOENT ? CHANGED : UNKNOWN;
+    content_unref(found.content);
+    return 0;
+}
+
+/* What the name of the inode stands for, from what is known now. */
+static enum verdict judge(struct fs *fs, struct inode *inode)
+{
+    struct judgement judgement = {.inode = inode, .verdict = UNKNOWN};
+    struct inode *parent = NULL;
+    char *name = NULL;
+    struct op *op;
+
+    pthread_mutex_lock(&fs->inodes.lock);
+    if (inode->parent && inode->storing == 0) {
+        parent = inode->parent;
+        parent->refs++;
+        name = strdup(inode->name);
+    }
+    pthread_mutex_unlock(&fs->inodes.lock);
+    if (!parent || !name) {
+        inode_unref(&fs->inodes, parent);
+        free(name);
+        return STANDS;
+    }
+    op = op_new(fs, NULL, parent, name, run_judge);
+    if (op) {
+        op->state = &judgement;
+        op_start(op);
+    }
+    inode_unref(&fs->inodes, parent);
+    free(name);
+    return judgement.verdict;
+}
+
+/* The kernel learns what has become of the inode that it knows. */
+static void tell_verdict(struct fs *fs, struct inode *inode, enum verdict verdict)
+{
+    if (verdict == STANDS)
+        return;
+    if (verdict == SAME) {
+        notify_attributes(fs, inode);
+        return;
+    }
+    inode_rest_on(&fs->inodes, inode, NULL);
+    /* A directory's inode stands for the place: who is in it, or watches it, finds it again when it comes back. */
+    if (verdict == CHANGED && !S_ISDIR(inode->kind->mode)) {
+        inode_detach(&fs->inodes, inode);
+        notify_pollers(fs, inode);
+    }
+    notify_inode(fs, inode, verdict == CHANGED);
+}
+
+static void check_inode(struct fs *fs, struct inode *inode, bool announced)
+{
+    struct content *was = inode_content(&fs->inodes, inode);
+    enum verdict verdict = judge(fs, inode);
+
+    tell_verdict(fs, inode, verdict);
+    if (announced && verdict == CHANGED)
+        notify_watchers(fs, inode, was);
+    content_unref(was);
+}
+
+void changes_above(struct fs *fs, struct inode *dir)
+{
+    struct inode_table *table = &fs->inodes;
+    struct inode *at = inode_ref(table, dir);
+
+    while (at && at != fs->root) {
+        struct inode *parent;
+
+        check_inode(fs, at, false);
+        pthread_mutex_lock(&table->lock);
+        parent = at->parent;
+        if (parent)
+            parent->refs++;
+        pthread_mutex_unlock(&table->lock);
+        inode_unref(table, at);
+        at = parent;
+    }
+    inode_unref(table, at);
+}
+
+void changes_name(struct fs *fs, const struct consul_resource *resource, struct inode *dir, const char *name,
+                  const struct found *was, const struct found *found, bool announced)
+{
+    struct inode *inode = inode_peek(&fs->inodes, dir, name);
+    bool rests = false;
+
+    if (inode) {
+        pthread_mutex_lock(&fs->inodes.lock);
+        rests = inode->rests_on == resource;
+        pthread_mutex_unlock(&fs->inodes.lock);
+    }
+    if (rests)
+        tell_verdict(fs, inode, compare(fs, inode, found));
+    inode_unref(&fs->inodes, inode);
+    if (announced)
+        notify_watchers_of(fs, dir, name, was->kind, was->content);
+}
+
+/* ---- all that rests on a resource --------------------------------------------------------------------------------- */
+
+static void for_each_resting(struct fs *fs, struct consul_resource *resource,
+                             void (*visit)(struct fs *fs, struct inode *inode, bool announced), bool announced)
+{
+    struct inode **inodes = NULL;
+    size_t n = 0;
+
+    if (inode_resting_on(&fs->inodes, resource, &inodes, &n) < 0)
+        log_line(LOG_ERR, "out of memory: changes could not be told to the kernel");
+    for (size_t i = 0; i < n; i++) {
+        visit(fs, inodes[i], announced);
+        inode_unref(&fs->inodes, inodes[i]);
+    }
+    free(inodes);
+}
+
+static void doubt(struct fs *fs, struct inode *inode, bool announced)
+{
+    (void)announced;
+    inode_rest_on(&fs->inodes, inode, NULL);
+    notify_inode(fs, inode, false);
+}
+
+void changes_unknown(struct fs *fs, struct consul_resource *resource)
+{
+    for_each_resting(fs, resource, doubt, false);
+}
+
+/* ---- directories that a resource lists ---------------------------------------------------------------------------- */
+
+struct names {
+    struct lister lister;
+    struct named {
+        char *name;
+        struct found found; /* content counted */
+    } * at;
+    size_t n, cap;
+    int r;
+};
+
+static int add_name(struct lister *lister, const char *name, const struct found *found)
+{
+    struct names *names = (struct names *)lister;
+
+    if (names->n == names->cap) {
+        size_t cap = names->cap ? names->cap * 2 : 32;
+        struct named *at = realloc(names->at, cap * sizeof(*at));
+
+        if (at) {
+            names->at = at;
+            names->cap = cap;
+        }
+    }
+    if (names->n == names->cap || !(names->at[names->n].name = strdup(name))) {
+        content_unref(found->content);
+        return -ENOMEM;
+    }
+    names->at[names->n++].found = *found;
+    return 0;
+}
+
+static int compare_names(const void *a, const void *b)
+{
+    return strcmp(((const struct named *)a)->name, ((const struct named *)b)->name);
+}
+
+static int run_list(struct op *op)
+{
+    struct names *names = op->state;
+
+    names->r = tree_list(op, op->inode, &names->lister);
+    for (size_t i = 0; names->r == 0 && i < names->n; i++)
+        if (!S_ISDIR(names->at[i].found.kind->mode))
+            (void)tree_content(op, op->inode, names->at[i].name, &names->at[i].found, false);
+    if (names->n > 0)
+        qsort(names->at, names->n, sizeof(*names->at), compare_names);
+    return 0;
+}
+
+static void names_clear(struct names *names)
+{
+    for (size_t i = 0; i < names->n; i++) {
+        free(names->at[i].name);
+        content_unref(names->at[i].found.content);
+    }
+    free(names->at);
+}
+
+/* The directory's listing as it is, or was, with the resource at this snapshot. */
+static void list_as(struct fs *fs, struct inode *dir, struct consul_resource *resource,
+                    struct consul_snapshot *snapshot, struct names *names)
+{
+    struct op *op = op_new(fs, NULL, dir, NULL, run_list);
+
+    *names = (struct names){.lister = {.emit = add_name, .with_content = true}, .r = -ENOMEM};
+    if (!op)
+        return;
+    op->state = names;
+    op_show(op, resource, snapshot);
+    op_start(op);
+}
+
+static bool same_found(const struct found *a, const struct found *b)
+{
+    if (a->kind != b->kind)
+        return false;
+    return !a->content || !b->content || content_same_bytes(a->content, b->content);
+}
+
+static void announce_listing(struct fs *fs, struct inode *dir, const struct names *before, const struct names *after)
+{
+    static const struct found nothing;
+    size_t i = 0, j = 0;
+
+    while (i < before->n || j < after->n) {
+        int c = i == before->n  ? 1
+                : j == after->n ? -1
+                                : strcmp(before->at[i].name, after->at[j].name);
+        const struct found *was = c <= 0 ? &before->at[i].found : &nothing;
+        const char *name = c <= 0 ? before->at[i].name : after->at[j].name;
+
+        if (c != 0 || !same_found(was, &after->at[j].found))
+            notify_watchers_of(fs, dir, name, was->kind, was->content);
+        i += c <= 0;
+        j += c >= 0;
+    }
+}
+
+static void announce_listed(struct fs *fs, struct consul_resource *resource, struct consul_snapshot *before,
+                            struct consul_snapshot *after)
+{
+    struct inode **dirs = NULL;
+    size_t n = 0;
+
+    if (!before || !fs->announcer || inode_listed_by(&fs->inodes, resource, &dirs, &n) < 0)
+        return;
+    for (size_t i = 0; i < n; i++) {
+        struct names old, new;
+
+        list_as(fs, dirs[i], resource, before, &old);
+        list_as(fs, dirs[i], resource, after, &new);
+        if (old.r == 0 && new.r == 0)
+            announce_listing(fs, dirs[i], &old, &new);
+        names_clear(&old);
+        names_clear(&new);
+        inode_unref(&fs->inodes, dirs[i]);
+    }
+    free(dirs);
+}
+
+void changes_of(struct fs *fs, struct consul_resource *resource, struct consul_snapshot *before,
+                struct consul_snapshot *after)
+{
+    enum consul_kv_scope scope = consul_resource_kv_scope(resource);
+
+    if (before && scope == CONSUL_KV_PREFIX) {
+        kv_changes_of(fs, resource, before, after);
+        return;
+    }
+    for_each_resting(fs, resource, check_inode, scope == CONSUL_KV_KEY);
+    announce_listed(fs, resource, before, after);
+}

@@ -1,0 +1,33 @@
+/*
+ * What a change of a resource means for the tree: which names stand for something else now, for the kernel to be told
+ * and watchers to be told of. On the notify thread (the scanner), no lock held.
+ */
+#ifndef CONSULFS_CHANGES_H
+#define CONSULFS_CHANGES_H
+
+#include "notify.h"
+#include "tree.h"
+
+/* The resource went from `before` (NULL: not known) to `after`. */
+void changes_of(struct fs *fs, struct consul_resource *resource, struct consul_snapshot *before,
+                struct consul_snapshot *after);
+/* Nobody keeps the resource up to date any more. */
+void changes_unknown(struct fs *fs, struct consul_resource *resource);
+/* This mount changed what is below the directory: it and those above it may be gone. */
+void changes_above(struct fs *fs, struct inode *dir);
+
+/*
+ * kv_changes.c: the same for a resource that shows all keys of a prefix, by comparing the two lists of keys. What a
+ * change costs depends on how much changed, and on one look at each key's pointer; not on how much the kernel holds.
+ */
+void kv_changes_of(struct fs *fs, struct consul_resource *resource, const struct consul_snapshot *before,
+                   const struct consul_snapshot *after);
+
+/*
+ * What `name` in `dir` stands for now is `found` (kind NULL: nothing), where it was `was`. Tells the kernel if it has
+ * an inode there that rests on `resource`, and then, if `announced`, who watches the directory.
+ */
+void changes_name(struct fs *fs, const struct consul_resource *resource, struct inode *dir, const char *name,
+                  const struct found *was, const struct found *found, bool announced);
+
+#endif

@@ -1,0 +1,237 @@
+/*
+ * kv/: what has changed between two snapshots of the same prefix.
+ *
+ * Keys that did not change share their entry between the snapshots, so one pass over both lists finds those that did.
+ * For each of these the path from the prefix down is walked as far as the kernel holds it: a key that comes or goes can
+ * make a directory of a file, and the other way round, at each step.
+ */
+#include "changes.h"
+#include "content.h"
+#include "datacenters.h"
+#include "kv_parts.h"
+#include "name.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct walk {
+    struct fs *fs;
+    struct consul_resource *resource;
+    const struct consul_snapshot *before, *after;
+    const char *prefix;
+    size_t prefix_len;
+    struct inode *base; /* counted: the directory of the prefix */
+    bool announced;
+    char *key;     /* a copy of the one that is looked at, to be cut */
+    char *last;    /* the one before: what both have in common was looked at */
+    size_t common; /* of key and last */
+};
+
+/* ---- where the resource's keys are in the tree --------------------------------------------------------------------- */
+
+/* `name` in `dir`, which is given back; counted, or NULL. */
+static struct inode *step(struct fs *fs, struct inode *dir, const char *name)
+{
+    struct inode *inode = dir ? inode_peek(&fs->inodes, dir, name) : NULL;
+
+    inode_unref(&fs->inodes, dir);
+    return inode;
+}
+
+/* The kv/ that the resource is about, counted; NULL: the kernel does not hold it. */
+static struct inode *find_kv(struct fs *fs, const struct consul_resource *resource)
+{
+    const char *datacenter = consul_resource_kv_datacenter(resource), *own = fs->options->datacenter;
+    struct inode *at = inode_ref(&fs->inodes, fs->top);
+    char name[NAME_SIZE];
+
+    if (datacenter && (!own || strcmp(own, datacenter) != 0)) {
+        at = step(fs, at, kind_datacenters.name);
+        if (name_encode(datacenter, strlen(datacenter), NULL, name) < 0) {
+            inode_unref(&fs->inodes, at);
+            return NULL;
+        }
+        at = step(fs, at, name);
+    }
+    return step(fs, at, kind_kv.name);
+}
+
+/* The directory of a prefix, counted; NULL: the kernel does not hold it. */
+static struct inode *find_base(struct fs *fs, const struct consul_resource *resource, const char *prefix)
+{
+    struct inode *at = find_kv(fs, resource);
+    char name[NAME_SIZE];
+
+    while (at && *prefix) {
+        size_t len = strcspn(prefix, "/");
+
+        if (name_kv_encode(prefix, len, name) < 0) {
+            inode_unref(&fs->inodes, at);
+            return NULL;
+        }
+        at = step(fs, at, name);
+        prefix += len + (prefix[len] == '/');
+    }
+    return at;
+}
+
+static int run_is_shown_by(struct op *op)
+{
+    struct walk *walk = op->state;
+    struct consul_snapshot *snapshot;
+    size_t covered;
+
+    if (kv_read_cover(op, walk->prefix, &snapshot, &covered) == 0)
+        walk->announced = op->read[op->read_n - 1].resource == walk->resource;
+    return 0;
+}
+
+/* Two prefixes may show the same keys for a while; the coarser one is what the directory is made from. */
+static bool is_shown_by(struct walk *walk)
+{
+    struct op *op = op_new(walk->fs, NULL, walk->base, NULL, run_is_shown_by);
+
+    walk->announced = true;
+    if (op) {
+        op->state = walk;
+        op_start(op);
+    }
+    return walk->announced;
+}
+
+/* ---- one name ------------------------------------------------------------------------------------------------------ */
+
+/* What stands for `key` in a snapshot. Its content is counted. */
+static int found_in(const struct consul_snapshot *snapshot, const char *key, bool is_value, bool is_marker,
+                    struct found *ret_found)
+{
+    struct kv_place place;
+
+    *ret_found = (struct found){0};
+    if (kv_find_in_cover(snapshot, key, is_value, is_marker, &place) < 0)
+        return 0;
+    ret_found->kind = place.is_dir ? &kind_kv_dir : &kind_kv_file;
+    ret_found->mtime_ns = place.seen_ns;
+    if (!place.is_dir)
+        ret_found->content = content_of_entry(place.entry);
+    return place.is_dir || ret_found->content ? 0 : -ENOMEM;
+}
+
+static bool differ(const struct found *a, const struct found *b)
+{
+    if (a->kind != b->kind)
+        return true;
+    return a->content && a->content->version != b->content->version;
+}
+
+static bool same_bytes(const struct found *a, const struct found *b)
+{
+    return a->kind == b->kind && a->content && content_same_bytes(a->content, b->content);
+}
+
+/* walk->key is what `name` in `dir` stands for. */
+static void look_at(struct walk *walk, struct inode *dir, const char *name, bool is_value, bool is_marker)
+{
+    struct found was = {0}, now = {0};
+
+    if (found_in(walk->before, walk->key, is_value, is_marker, &was) == 0 &&
+        found_in(walk->after, walk->key, is_value, is_marker, &now) == 0 && differ(&was, &now))
+        changes_name(walk->fs, walk->resource, dir, name, &was, &now, walk->announced && !same_bytes(&was, &now));
+    content_unref(was.content);
+    content_unref(now.content);
+}
+
+/* The component of the key from `at` to `end` in `dir`. */
+static void look_at_component(struct walk *walk, struct inode *dir, size_t at, size_t end)
+{
+    char name[NAME_SIZE], cut = walk->key[end];
+
+    if (name_kv_encode(walk->key + at, end - at, name) < 0)
+        return;
+    walk->key[end] = '\0';
+    look_at(walk, dir, name, false, end == at && !cut);
+    walk->key[end] = cut;
+}
+
+/* ---- one key ------------------------------------------------------------------------------------------------------- */
+
+/* The next component's directory, if the kernel holds it; `dir` is given back. */
+static struct inode *descend(struct walk *walk, struct inode *dir, size_t at, size_t end)
+{
+    char name[NAME_SIZE];
+    struct inode *child;
+
+    if (name_kv_encode(walk->key + at, end - at, name) < 0) {
+        inode_unref(&walk->fs->inodes, dir);
+        return NULL;
+    }
+    child = step(walk->fs, dir, name);
+    if (child && !S_ISDIR(child->kind->mode)) {
+        inode_unref(&walk->fs->inodes, child);
+        child = NULL;
+    }
+    return child;
+}
+
+static void look_at_path(struct walk *walk, size_t len)
+{
+    struct inode *dir = inode_ref(&walk->fs->inodes, walk->base);
+    size_t at = walk->prefix_len;
+
+    while (dir) {
+        size_t end = at + strcspn(walk->key + at, "/");
+        bool is_last = end == len;
+
+        if (is_last || end >= walk->common) /* else the key before had this component too */
+            look_at_component(walk, dir, at, end);
+        dir = descend(walk, dir, at, end);
+        if (is_last)
+            break;
+        at = end + 1;
+    }
+    if (dir && at < len) /* the key is a prefix too */
+        look_at(walk, dir, NAME_KV_VALUE, true, false);
+    inode_unref(&walk->fs->inodes, dir);
+}
+
+static void key_changed(struct walk *walk, const struct consul_kv_entry *entry)
+{
+    free(walk->last);
+    walk->last = walk->key;
+    walk->key = strndup(consul_kv_key(entry), entry->key_len);
+    walk->common = 0;
+    if (!walk->key)
+        return;
+    while (walk->last && walk->key[walk->common] && walk->key[walk->common] == walk->last[walk->common])
+        walk->common++;
+    look_at_path(walk, entry->key_len);
+}
+
+void kv_changes_of(struct fs *fs, struct consul_resource *resource, const struct consul_snapshot *before,
+                   const struct consul_snapshot *after)
+{
+    struct walk walk = {.fs = fs, .resource = resource, .before = before, .after = after};
+    const struct consul_kv_list *old = &before->kv, *new = &after->kv;
+    size_t i = 0, j = 0;
+
+    walk.prefix = consul_resource_kv_prefix(resource);
+    walk.prefix_len = strlen(walk.prefix);
+    walk.base = find_base(fs, resource, walk.prefix);
+    if (!walk.base)
+        return;
+    walk.announced = fs->announcer && is_shown_by(&walk);
+    while (i < old->n || j < new->n) {
+        const struct consul_kv_entry *a = i < old->n ? old->entries[i] : NULL;
+        const struct consul_kv_entry *b = j < new->n ? new->entries[j] : NULL;
+        int c = a == b ? 0 : !a ? 1 : !b ? -1 : strcmp(consul_kv_key(a), consul_kv_key(b));
+
+        if (c != 0 || a->modify_index != b->modify_index)
+            key_changed(&walk, c <= 0 ? a : b);
+        i += c <= 0;
+        j += c >= 0;
+    }
+    free(walk.key);
+    free(walk.last);
+    inode_unref(&fs->inodes, walk.base);
+}

@@ -1,0 +1,122 @@
+#include "own.h"
+
+#include "content.h"
+#include "inode.h"
+
+#include <consul.h>
+#include <stdlib.h>
+#include <string.h>
+
+void own_init(struct own *own)
+{
+    memset(own, 0, sizeof(*own));
+    pthread_mutex_init(&own->lock, NULL);
+}
+
+void own_destroy(struct own *own)
+{
+    for (size_t i = 0; i < OWN_MAX; i++)
+        free(own->ring[i].name);
+    pthread_mutex_destroy(&own->lock);
+}
+
+/* own.lock is held. */
+static struct own_change *find(struct own *own, const struct inode *dir, const char *name)
+{
+    for (size_t i = 0; i < OWN_MAX; i++)
+        if (own->ring[i].dir == dir->number && strcmp(own->ring[i].name, name) == 0)
+            return &own->ring[i];
+    return NULL;
+}
+
+/* own.lock is held. The oldest slot whose change is over. */
+static struct own_change *take_slot(struct own *own)
+{
+    for (size_t tries = 0; tries < OWN_MAX; tries++) {
+        struct own_change *change = &own->ring[own->next];
+
+        own->next = (own->next + 1) % OWN_MAX;
+        if (change->under_way == 0)
+            return change;
+    }
+    return NULL;
+}
+
+bool own_begin(struct own *own, const struct inode *dir, const char *name)
+{
+    struct own_change *change;
+    char *copy;
+
+    pthread_mutex_lock(&own->lock);
+    change = find(own, dir, name);
+    if (!change && (change = take_slot(own))) {
+        copy = strdup(name);
+        if (copy) {
+            free(change->name);
+            *change = (struct own_change){.dir = dir->number, .name = copy};
+        } else {
+            change = NULL;
+        }
+    }
+    if (change)
+        change->under_way++;
+    pthread_mutex_unlock(&own->lock);
+    return change != NULL;
+}
+
+static struct own_state state_of(struct inode_table *table, struct inode *dir, const char *name)
+{
+    struct inode *inode = inode_peek(table, dir, name);
+    struct own_state state = {0};
+
+    if (!inode)
+        return state;
+    state.kind = inode->kind;
+    pthread_mutex_lock(&table->lock);
+    if (inode->content)
+        state.version = inode->content->version;
+    pthread_mutex_unlock(&table->lock);
+    inode_unref(table, inode);
+    return state;
+}
+
+void own_end(struct own *own, struct inode_table *table, struct inode *dir, const char *name, bool succeeded)
+{
+    struct own_state state = succeeded ? state_of(table, dir, name) : (struct own_state){0};
+    struct own_change *change;
+
+    pthread_mutex_lock(&own->lock);
+    change = find(own, dir, name); /* what is under way is not overwritten */
+    change->under_way--;
+    if (succeeded) {
+        change->known = true;
+        change->state = state;
+        change->done_ns = consul_now_ns();
+    }
+    pthread_mutex_unlock(&own->lock);
+}
+
+bool own_is_under_way(struct own *own, const struct inode *dir, const char *name)
+{
+    const struct own_change *change;
+    bool under_way;
+
+    pthread_mutex_lock(&own->lock);
+    change = find(own, dir, name);
+    under_way = change && change->under_way > 0;
+    pthread_mutex_unlock(&own->lock);
+    return under_way;
+}
+
+bool own_made(struct own *own, const struct inode *dir, const char *name, struct own_state now)
+{
+    const struct own_change *change;
+    bool made;
+
+    pthread_mutex_lock(&own->lock);
+    change = find(own, dir, name);
+    made = change && change->known && change->done_ns + OWN_SECONDS * 1000000000ull > consul_now_ns() &&
+           change->state.kind == now.kind && change->state.version == now.version;
+    pthread_mutex_unlock(&own->lock);
+    return made;
+}

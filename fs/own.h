@@ -1,0 +1,54 @@
+/*
+ * What this mount changes itself.
+ *
+ * The kernel knows of a change that came through it and has told who watches. The same change comes back from Consul,
+ * before or after its own answer, and must not be told a second time. So the places that operations of this mount
+ * change are on record while they are under way, and for a while afterwards with what they left there.
+ */
+#ifndef CONSULFS_OWN_H
+#define CONSULFS_OWN_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define OWN_MAX 1024
+#define OWN_SECONDS 10
+
+struct inode;
+struct inode_table;
+struct kind;
+
+/* What stands at a place, as far as it matters here. */
+struct own_state {
+    const struct kind *kind; /* NULL: nothing */
+    uint64_t version;        /* of its content; 0: it has none */
+};
+
+struct own {
+    pthread_mutex_t lock; /* before inode_table.lock */
+    /* guarded by lock; a ring, in which a finished change is overwritten by the next */
+    struct own_change {
+        uint64_t dir; /* inode number; 0: free */
+        char *name;
+        unsigned under_way;
+        bool known; /* a change has succeeded, and left `state` */
+        struct own_state state;
+        uint64_t done_ns; /* CLOCK_MONOTONIC */
+    } ring[OWN_MAX];
+    size_t next;
+};
+
+void own_init(struct own *own);
+void own_destroy(struct own *own);
+
+/* An operation is about to change the name in the directory. False when it can't be put on record. */
+bool own_begin(struct own *own, const struct inode *dir, const char *name);
+/* It is over; if it has succeeded the table shows what it left. */
+void own_end(struct own *own, struct inode_table *table, struct inode *dir, const char *name, bool succeeded);
+bool own_is_under_way(struct own *own, const struct inode *dir, const char *name);
+/* Whether the newest change of the place was ours and left what stands there now. */
+bool own_made(struct own *own, const struct inode *dir, const char *name, struct own_state now);
+
+#endif

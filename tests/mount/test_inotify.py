@@ -1,0 +1,530 @@
+"""
+Changes made elsewhere raise the events that a change made here would: inotify and poll.
+
+That nothing more is raised than should be is seen by a fence: a change of another key of the same directory, whose
+events come behind all those before.
+"""
+
+import os
+import select
+import subprocess
+import threading
+
+from harness.inotify import Inotify
+from harness.programs import names, opened, sh
+from harness.proxy import Stall
+from harness.wait import wait_equal, wait_until
+
+
+def stats(mnt):
+    lines = (mnt / ".consulfs/stats").read_text().splitlines()
+    return {name: int(value) for name, value in (line.split() for line in lines)}
+
+
+def written(name):
+    return [f"{name}: MODIFY", f"{name}: CLOSE_WRITE"]
+
+
+def created(name):
+    return [f"{name}: CREATE", *written(name)]
+
+
+class Directory:
+    """A directory of kv/ that is watched; `agent` changes what is in it, elsewhere."""
+
+    def __init__(self, mnt, agent, name="d"):
+        self.agent, self.name = agent, name
+        self.path = mnt / "kv" / name
+        self.inotify = Inotify()
+        self.fences = 0
+
+    def __enter__(self):
+        self.agent.kv_set(f"{self.name}/fence", b"0")
+        wait_until(self.path.exists, "the directory is there")
+        self.inotify.watch(self.path)
+        self.events()  # whatever the fence's own creation still raises
+        return self
+
+    def __exit__(self, *_):
+        self.inotify.__exit__()
+
+    def set(self, name, value):
+        self.agent.kv_set(f"{self.name}/{name}", value)
+
+    def delete(self, name):
+        self.agent.delete(f"/v1/kv/{self.name}/{name}")
+
+    def events(self):
+        """What was raised since the last call."""
+        self.fences += 1
+        self.set("fence", b"%d" % self.fences)
+        fence = written(f"{self.name}/fence")
+        return [event for event in self.inotify.until(fence[-1]) if event not in fence]
+
+
+# The directory's watchers
+
+
+def test_value_changes(mnt, agent):
+    with Directory(mnt, agent) as d:
+        d.set("a", b"1")
+        assert d.events() == created("d/a")
+        for value in (b"2", b"longer", b"", b"x" * 100_000, b"y"):
+            d.set("a", value)
+            assert d.events() == written("d/a")
+            assert (d.path / "a").read_bytes() == value
+            assert os.stat(d.path / "a").st_size == len(value)
+
+
+def test_a_reader_that_is_told_sees_the_new_value(mnt, agent):
+    """At the moment of the event the name shows what the event is about, or newer."""
+    with Directory(mnt, agent) as d:
+        d.set("a", b"0")
+        d.inotify.until("d/a: CLOSE_WRITE")
+        for n in range(1, 100):
+            (d.path / "a").read_bytes()  # the kernel has it
+            d.set("a", b"%d" % n)
+            d.inotify.until("d/a: CLOSE_WRITE")
+            assert (d.path / "a").read_bytes() == b"%d" % n
+
+
+def test_key_is_created_and_deleted(mnt, agent):
+    with Directory(mnt, agent) as d:
+        d.set("new", b"1")
+        d.set("empty", b"")
+        assert d.events() == [*created("d/new"), "d/empty: CREATE", "d/empty: CLOSE_WRITE"]
+        assert names(d.path) == ["empty", "fence", "new"]
+        d.delete("new")
+        d.delete("empty")
+        assert d.events() == ["d/new: DELETE", "d/empty: DELETE"]
+        assert names(d.path) == ["fence"]
+
+
+def test_deleted_whether_it_was_looked_at_or_not(mnt, agent):
+    with Directory(mnt, agent) as d:
+        for name in ("seen", "unseen"):
+            d.set(name, b"1")
+        d.events()
+        (d.path / "seen").read_bytes()
+        sh("echo 1 > .consulfs/drop-caches", cwd=mnt.path)
+        (d.path / "seen").read_bytes()
+        for name in ("seen", "unseen"):
+            d.delete(name)
+        assert d.events() == ["d/seen: DELETE", "d/unseen: DELETE"]
+
+
+def test_directories_come_and_go(mnt, agent):
+    with Directory(mnt, agent) as d:
+        d.set("sub/a/b", b"1")
+        assert d.events() == ["d/sub: CREATE|ISDIR"]
+        d.set("sub/c", b"1")
+        assert d.events() == []
+        d.delete("sub/c")
+        d.delete("sub/a/b")
+        assert d.events() == ["d/sub: DELETE|ISDIR"]
+
+
+def test_a_key_becomes_a_directory_and_a_file_again(mnt, agent):
+    with Directory(mnt, agent) as d:
+        d.set("x", b"1")
+        d.events()
+        d.set("x/y", b"1")
+        assert d.events() == ["d/x: DELETE", "d/x: CREATE|ISDIR"]
+        assert (d.path / "x/%value").read_bytes() == b"1"
+        with d.inotify.watch(d.path / "x"):
+            d.set("x", b"2")
+            d.events()
+            d.inotify.seen.clear()
+        assert (d.path / "x/%value").read_bytes() == b"2"
+
+
+def test_value_of_a_key_that_is_a_prefix_too(mnt, agent):
+    with Directory(mnt, agent) as d:
+        d.set("x", b"1")
+        d.set("x/y", b"1")
+        d.events()
+        d.inotify.watch(d.path / "x")
+        d.set("x", b"2")
+        assert d.inotify.until("x/%value: CLOSE_WRITE") == written("x/%value")
+
+
+def test_watched_directory_that_vanishes_and_comes_back(mnt, agent):
+    with Directory(mnt, agent) as d:
+        d.set("sub/a", b"1")
+        d.events()
+        d.inotify.watch(d.path / "sub")
+        d.delete("sub/a")
+        d.inotify.until("sub/a: DELETE")
+        d.events()
+        d.set("sub/a", b"2")
+        assert d.inotify.until("sub/a: CLOSE_WRITE")[-3:] == created("sub/a")
+        assert (d.path / "sub/a").read_bytes() == b"2"
+
+
+def test_strange_names(mnt, agent):
+    with Directory(mnt, agent) as d:
+        for key, name in (("a b", "a b"), ("%2F", "%252F"), ("ü", "ü"), ("n\nl", "n\nl"), ("..", "%2E%2E")):
+            d.set(key, b"1")
+            assert d.events() == created(f"d/{name}")
+            agent.put("/v1/txn", [{"KV": {"Verb": "delete", "Key": f"d/{key}"}}])
+            assert d.events() == [f"d/{name}: DELETE"]
+        d.set("/x", b"1")
+        assert d.events() == ["d/%empty: CREATE|ISDIR"]
+
+
+def test_the_top_of_kv(mnt, agent):
+    with Inotify() as inotify:
+        inotify.watch(mnt / "kv")
+        names(mnt / "kv")
+        agent.kv_set("a", b"1")
+        assert inotify.until("kv/a: CLOSE_WRITE") == created("kv/a")
+
+
+def test_nothing_is_raised_for_what_did_not_change(mnt, agent):
+    with Directory(mnt, agent) as d:
+        d.set("a", b"1")
+        d.events()
+        with Inotify().watch(d.path / "a") as own:
+            number = os.stat(d.path / "a").st_ino
+            before = os.getxattr(d.path / "a", "user.consul.modify_index")
+            d.set("a", b"1")
+            assert agent.request("PUT", "/v1/kv/d/a", params={"flags": 42}, data=b"1").text.strip() == "true"
+            session = agent.put("/v1/session/create", {"TTL": "60s"})["ID"]
+            assert agent.request("PUT", "/v1/kv/d/a", params={"acquire": session}, data=b"1").text.strip() == "true"
+            assert agent.request("PUT", "/v1/kv/d/a", params={"release": session}, data=b"1").text.strip() == "true"
+            assert d.events() == []
+            # What did change is seen all the same, and the file is the one that is watched.
+            assert os.getxattr(d.path / "a", "user.consul.flags") != b"42"
+            assert os.getxattr(d.path / "a", "user.consul.modify_index") != before
+            assert os.stat(d.path / "a").st_ino == number
+            d.set("a", b"2")
+            assert own.until("a: DELETE_SELF") == ["a: ATTRIB", "a: DELETE_SELF"] or own.seen == []
+
+
+def test_other_directories_hear_nothing(mnt, agent):
+    with Directory(mnt, agent) as d:
+        agent.kv_set("other/a", b"1")
+        agent.kv_set("d2/a", b"1")
+        assert d.events() == []
+
+
+# The file's own watchers
+
+
+def test_file_that_is_watched_itself_is_replaced(mnt, agent):
+    """As by a careful editor's rename: the watch is on the old value, whose file is no more."""
+    agent.kv_set("d/a", b"1")
+    with Inotify() as inotify:
+        for n in range(2, 20):
+            inotify.watch(mnt / "kv/d/a")
+            with opened(mnt / "kv/d/a", os.O_RDONLY) as fd:
+                agent.kv_set("d/a", b"%d" % n)
+                wait_equal((mnt / "kv/d/a").read_bytes, b"%d" % n)
+                assert os.read(fd, 99) == b"%d" % (n - 1)
+            assert "a: DELETE_SELF" in inotify.until("a: IGNORED")
+
+
+def test_file_that_is_watched_itself_is_deleted(mnt, agent):
+    agent.kv_set("d/a", b"1")
+    with Inotify().watch(mnt / "kv/d/a") as inotify:
+        agent.delete("/v1/kv/d/a")
+        assert "a: DELETE_SELF" in inotify.until("a: IGNORED")
+
+
+# What is done here is told by the kernel, and once
+
+
+def test_own_changes_are_raised_once(mnt, agent):
+    with Directory(mnt, agent) as d:
+        for n in range(50):
+            with opened(d.path / "own", os.O_WRONLY | os.O_CREAT) as fd:
+                os.pwrite(fd, b"%d" % n, 0)
+            d.set("theirs", b"%d" % n)
+        events = d.events()
+        assert events.count("d/own: CREATE") == 1
+        assert events.count("d/own: MODIFY") == 50
+        assert events.count("d/own: CLOSE_WRITE") == 50
+        assert events.count("d/theirs: CREATE") == 1
+        os.unlink(d.path / "own")
+        os.mkdir(d.path / "sub")
+        os.rmdir(d.path / "sub")
+        os.rename(d.path / "theirs", d.path / "moved")
+        assert d.events() == [
+            "d/own: DELETE",
+            "d/sub: CREATE|ISDIR",
+            "d/sub: DELETE|ISDIR",
+            "d/theirs: MOVED_FROM",
+            "d/moved: MOVED_TO",
+        ]
+
+
+def test_many_own_changes_at_once(mount, agent):
+    """Blocking queries can bring our own changes before their own answers."""
+    mnt = mount(agent)
+    with Directory(mnt, agent) as d:
+
+        def work(n):
+            for i in range(20):
+                with opened(d.path / f"{n}", os.O_WRONLY | os.O_CREAT) as fd:
+                    os.write(fd, b"%d" % i)
+                os.unlink(d.path / f"{n}")
+
+        threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        events = d.events()
+        for n in range(8):
+            for what in ("CREATE", "MODIFY", "CLOSE_WRITE", "DELETE"):
+                assert events.count(f"d/{n}: {what}") == 20, f"{n}: {what}"
+
+
+def test_two_mounts(mount, agent):
+    """What one does, the other's watchers hear; each once."""
+    a, b = mount(agent), mount(agent)
+    with Directory(a, agent) as here, Directory(b, agent, "d") as there:
+        here.events(), there.events()
+        (a / "kv/d/x").write_bytes(b"1")
+        os.rename(a / "kv/d/x", a / "kv/d/y")
+        assert there.inotify.until("d/y: CLOSE_WRITE")[-3:] == created("d/y")
+        own = ["d/x: CREATE", "d/x: MODIFY", "d/x: CLOSE_WRITE", "d/x: MOVED_FROM", "d/y: MOVED_TO"]
+        seen = here.inotify.until("d/y: MOVED_TO")
+        assert [event for event in seen if "fence" not in event] == own
+
+
+# Beyond kv/
+
+
+def test_service_directory(mnt, agent):
+    agent.register("web", "web-1", port=8001)
+    wait_equal(lambda: "web-1.json" in names(mnt / "services/web"), True)
+    with Inotify().watch(mnt / "services/web") as inotify:
+        agent.set_status("web", "web-1", "critical")
+        events = inotify.until("web/passing: CLOSE_WRITE")
+        assert "web/passing: MODIFY" in events
+        assert (mnt / "services/web/passing").read_text() == ""
+        agent.register("web", "web-2", port=8002)
+        events += inotify.until("web/web-2.json: CLOSE_WRITE")
+        assert "web/web-2.json: CREATE" in events
+        assert not [event for event in events if event.startswith("web/tags")]
+        agent.put("/v1/agent/service/deregister/web-2")
+        inotify.until("web/web-2.json: DELETE")
+
+
+def test_services(mnt, agent):
+    names(mnt / "services")
+    with Inotify().watch(mnt / "services") as inotify:
+        agent.register("db", "db-1")
+        inotify.until("services/db: CREATE|ISDIR")
+        agent.put("/v1/agent/service/deregister/db-1")
+        inotify.until("services/db: DELETE|ISDIR")
+
+
+# poll
+
+
+def polls(fd, timeout=0):
+    poll = select.poll()
+    poll.register(fd, select.POLLPRI)
+    return bool(poll.poll(timeout * 1000))
+
+
+def polling(fd):
+    """Polls in a thread; the function that is returned waits for the outcome."""
+    outcome = []
+    thread = threading.Thread(target=lambda: outcome.append(polls(fd, 20)))
+    thread.start()
+
+    def result():
+        thread.join()
+        return outcome[0]
+
+    return result
+
+
+def test_poll_wakes_on_a_change_elsewhere(mnt, agent):
+    agent.kv_set("d/a", b"1")
+    with opened(mnt / "kv/d/a", os.O_RDONLY) as fd:
+        assert not polls(fd)
+        result = polling(fd)
+        wait_until(lambda: stats(mnt)["upcalls.poll"] >= 2, "somebody polls")
+        agent.kv_set("d/a", b"2")
+        assert result()
+        assert polls(fd)  # and remains so
+        assert os.read(fd, 9) == b"1"
+    with opened(mnt / "kv/d/a", os.O_RDONLY) as fd:
+        assert not polls(fd)
+        agent.delete("/v1/kv/d/a")
+        assert polls(fd, 20)
+
+
+def test_poll_wakes_on_a_change_here(mnt, agent):
+    agent.kv_set("d/a", b"1")
+    with opened(mnt / "kv/d/a", os.O_RDONLY) as fd, opened(mnt / "kv/d/a", os.O_RDONLY) as other:
+        result = polling(fd)
+        wait_until(lambda: stats(mnt)["upcalls.poll"] >= 1, "somebody polls")
+        (mnt / "kv/d/a").write_bytes(b"2")
+        assert result()
+        assert polls(other)
+    with opened(mnt / "kv/d/a", os.O_RDONLY) as fd:
+        assert not polls(fd)
+        os.unlink(mnt / "kv/d/a")
+        assert polls(fd, 20)
+
+
+def test_poll_is_not_woken_by_what_did_not_change(mnt, agent):
+    agent.kv_set("d/a", b"1")
+    agent.kv_set("d/b", b"1")
+    with opened(mnt / "kv/d/a", os.O_RDONLY) as fd, opened(mnt / "kv/d/b", os.O_RDONLY) as fence:
+        agent.request("PUT", "/v1/kv/d/a", params={"flags": 42}, data=b"1")
+        agent.kv_set("d/b", b"2")
+        assert polls(fence, 20)
+        assert not polls(fd)
+
+
+def test_many_pollers(mnt, agent):
+    agent.kv_set("d/a", b"1")
+    fds = [os.open(mnt / "kv/d/a", os.O_RDONLY) for _ in range(200)]
+    results = [polling(fd) for fd in fds]
+    wait_until(lambda: stats(mnt)["upcalls.poll"] >= 200, "all poll")
+    agent.kv_set("d/a", b"2")
+    assert all(result() for result in results)
+    for fd in fds:
+        os.close(fd)
+
+
+def test_files_are_always_ready(mnt, agent):
+    agent.kv_set("d/a", b"1")
+    with opened(mnt / "kv/d/a", os.O_RDWR) as fd:
+        assert select.select([fd], [fd], [], 0) == ([fd], [fd], [])
+
+
+# What it costs
+
+
+def test_nothing_is_announced_where_nobody_can_watch(mnt, agent):
+    agent.kv_set("unseen/a", b"1")
+    with Directory(mnt, agent) as d:
+        before = stats(mnt)
+        for n in range(20):
+            agent.kv_set("unseen/a", b"%d" % n)
+        assert d.events() == []
+        after = stats(mnt)
+        assert after["inotify.announced"] == before["inotify.announced"] + 1  # the fence
+
+
+def test_no_request_is_sent(mount, agent, proxy):
+    mnt = mount(proxy)
+    with Directory(mnt, agent) as d:
+        d.set("a", b"1")
+        d.events()
+        with proxy.record() as seen:
+            for n in range(20):
+                d.set("a", b"%d" % n)
+                d.events()
+        assert not seen.not_blocking
+        assert stats(mnt)["inotify.failed"] == 0
+
+
+def test_rate_is_bounded_and_changes_are_put_together(mount, agent):
+    """One announcement a second, after a first burst: what waits in the queue is one for each name."""
+    mnt = mount(agent, inotify=1)
+    agent.kv_set("d/0", b"")
+    names(mnt / "kv/d")
+    with Inotify().watch(mnt / "kv/d") as inotify:
+        for n in range(200):
+            agent.kv_set(f"d/{n}", b"1")
+        wait_until(lambda: stats(mnt)["inotify.queued"] > 100, "announcements wait")
+        for n in range(200):
+            agent.kv_set(f"d/{n}", b"2")
+        queued = stats(mnt)["inotify.queued"]
+        assert 0 < queued <= 200
+        assert stats(mnt)["inotify.dropped"] == 0
+        inotify.until("d/10: CLOSE_WRITE")
+
+
+def test_off(mount, agent):
+    mnt = mount(agent, inotify=0)
+    agent.kv_set("d/a", b"1")
+    with Inotify().watch(mnt / "kv/d") as inotify:
+        agent.kv_set("d/a", b"2")
+        wait_equal((mnt / "kv/d/a").read_bytes, b"2")
+        agent.kv_set("d/b", b"2")
+        wait_equal(lambda: names(mnt / "kv/d"), ["a", "b"])
+        (mnt / "kv/d/fence").write_bytes(b"")
+        assert inotify.until("d/fence: CREATE") == ["d/fence: CREATE"]
+    assert stats(mnt)["upcalls.announcing"] == 0
+
+
+def test_read_only_mount_still_tells_the_file(mount, agent):
+    agent.kv_set("d/a", b"1")
+    mnt = mount(agent, ro=True)
+    with Inotify().watch(mnt / "kv/d/a") as inotify:
+        agent.kv_set("d/a", b"2")
+        assert "a: DELETE_SELF" in inotify.until("a: IGNORED")
+
+
+# And if something is slow, or ends
+
+
+def test_a_slow_directory_does_not_hold_back_another(mount, agent, proxy):
+    mnt = mount(proxy)
+    with Directory(mnt, agent, "slow") as slow, Directory(mnt, agent) as d:
+        with proxy.fault(Stall(), path="/v1/txn", method="PUT") as fault:
+            writer = threading.Thread(target=lambda: os.close(os.open(slow.path / "x", os.O_CREAT | os.O_EXCL)))
+            writer.start()
+            wait_until(lambda: fault.hits, "the creation waits, and holds the directory's lock")
+            slow.set("y", b"1")
+            for n in range(10):
+                d.set("a", b"%d" % n)
+                assert d.events() == (created("d/a") if n == 0 else written("d/a"))
+        writer.join()
+        slow.inotify.until("slow/y: CLOSE_WRITE")
+
+
+def test_unmounting_is_never_busy_on_our_account(mount, agent):
+    for _ in range(5):
+        mnt = mount(agent)
+        agent.kv_set("d/a", b"")
+        names(mnt / "kv/d")
+        stop = threading.Event()
+
+        def change(stop=stop):
+            n = 0
+            while not stop.is_set():
+                n += 1
+                ops = [{"KV": {"Verb": "set", "Key": f"d/{n % 7}{i}", "Value": f"{n:04}"}} for i in range(20)]
+                agent.put("/v1/txn", ops)
+
+        thread = threading.Thread(target=change)
+        thread.start()
+        try:
+            wait_until(lambda: stats(mnt)["inotify.announced"] > 50, "changes are announced")
+            subprocess.run(["fusermount3", "-u", mnt.path], check=True)
+        finally:
+            stop.set()
+            thread.join()
+        assert mnt.process.wait(timeout=20) == 0
+
+
+def test_mount_that_is_hidden_by_another(mount, agent, tmp_path):
+    """What was mounted over it is not touched."""
+    mnt = mount(agent)
+    agent.kv_set("d/a", b"1")
+    names(mnt / "kv/d")
+    subprocess.run(["mount", "-t", "tmpfs", "none", mnt.path], check=True)
+    try:
+        (mnt / "kv/d").mkdir(parents=True)
+        (mnt / "kv/d/a").write_bytes(b"ours")
+        before = os.stat(mnt / "kv/d/a").st_mtime_ns
+        agent.kv_set("d/b", b"1")
+        agent.kv_set("d/a", b"2")
+        agent.kv_set("d/a", b"3")
+        # A second mount sees these; the first has heard of them by the time that it is uncovered.
+        assert names(mnt / "kv/d") == ["a"]
+        assert os.stat(mnt / "kv/d/a").st_mtime_ns == before
+    finally:
+        subprocess.run(["umount", mnt.path], check=True)
+    wait_equal((mnt / "kv/d/a").read_bytes, b"3")
+    wait_until(lambda: stats(mnt)["inotify.failed"] > 0, "what could not be announced is counted")
