@@ -27,6 +27,12 @@
 #define SECOND_NS 1000000000ull
 #define OWN_PAUSE_NS (10 * 1000000ull) /* until an operation of ours on the same place may be over */
 #define OWN_PAUSES_MAX 1000
+/*
+ * While a clone of the mount is open, unmounting does not end it. So it is not kept for longer than this, nor over a
+ * pause: the way by the mount point then shows whether it is still there.
+ */
+#define REACH_NS (100 * 1000000ull)
+#define PAUSE_NS (20 * 1000000ull)
 #define BURST 50 /* announcements that may come at once after a quiet time */
 
 /* A change to be announced. */
@@ -47,6 +53,7 @@ struct slot {
     pthread_t thread;            /* constant once started */
     _Atomic pid_t tid;
     int root_fd; /* the thread's own: the way to the mount while there is work; -1 */
+    uint64_t reached_ns;
     /* guarded by announcer.lock */
     struct inode *busy_in; /* where it is at work; borrowed from its announcement */
     const char *name;      /* what it does there at the moment; NULL between two acts; borrowed likewise */
@@ -342,23 +349,44 @@ static int replace(struct announcer *announcer, struct slot *slot, const struct 
     return r;
 }
 
+/* Created here, and not stored yet: the kernel has the file, and Consul has nothing. */
+static bool is_unstored(struct fs *fs, const struct announcement *a)
+{
+    struct inode *inode = inode_peek(&fs->inodes, a->dir, a->name);
+    bool unstored;
+
+    if (!inode)
+        return false;
+    pthread_mutex_lock(&fs->inodes.lock);
+    unstored = inode->writer && !inode->content;
+    pthread_mutex_unlock(&fs->inodes.lock);
+    inode_unref(&fs->inodes, inode);
+    return unstored;
+}
+
+/* What is there now is as the watchers know it: as it was, or by this mount's own doing. */
+static bool is_known(struct fs *fs, const struct announcement *a, const struct found *now)
+{
+    struct own_state state = {.kind = now->kind, .version = now->content ? now->content->version : 0};
+
+    return is_as_it_was(a, now) || own_made(&fs->own, a->dir, a->name, state) || (!now->kind && is_unstored(fs, a));
+}
+
 /* From what the watchers know to what is there now. */
 static int announce_one(struct announcer *announcer, struct slot *slot, const struct announcement *a)
 {
     struct fs *fs = announcer->fs;
-    struct own_state state = {0};
     struct found now;
     char *path;
     int r = look(announcer, a, &now);
 
     if (r < 0)
         return r;
-    state.kind = now.kind;
-    state.version = now.content ? now.content->version : 0;
-    if (own_made(&fs->own, a->dir, a->name, state) || is_as_it_was(a, &now)) {
+    if (is_known(fs, a, &now)) {
         content_unref(now.content);
         return 0;
     }
+    own_forget(&fs->own, a->dir, a->name);
     path = inode_path_from(&fs->inodes, a->dir, fs->root, a->name);
     r = path ? 0 : -ENOMEM;
     if (r == 0 && now.kind == a->was) {
@@ -438,8 +466,14 @@ static void make(struct announcer *announcer, struct slot *slot, const struct an
 {
     int r = -ENOENT;
 
-    if (slot->root_fd < 0)
+    if (slot->root_fd >= 0 && slot->reached_ns + REACH_NS < consul_now_ns()) {
+        close(slot->root_fd);
+        slot->root_fd = -1;
+    }
+    if (slot->root_fd < 0) {
         slot->root_fd = reach_mount(announcer, slot);
+        slot->reached_ns = consul_now_ns();
+    }
     if (slot->root_fd >= 0)
         r = announce_one(announcer, slot, a);
     if (r < 0)
@@ -474,7 +508,7 @@ static void *announcing_thread(void *arg)
         if (a && put_off(announcer, a, now))
             continue;
         if (!a) {
-            if (announcer->n == 0 && leave_mount(announcer, slot))
+            if ((until == 0 || until > now + PAUSE_NS) && leave_mount(announcer, slot))
                 continue;
             wait_for_work(announcer, until);
             continue;
@@ -496,7 +530,8 @@ static void *announcing_thread(void *arg)
     return NULL;
 }
 
-/* ---- for the upcalls ---------------------------------------------------------------------------------------------- */
+/* ---- for the upcalls ----------------------------------------------------------------------------------------------
+ */
 
 static struct slot *slot_of(struct fs *fs, pid_t tid)
 {
@@ -554,7 +589,8 @@ void announcer_get_figures(struct fs *fs, struct announcer_figures *ret_figures)
     pthread_mutex_unlock(&announcer->lock);
 }
 
-/* ---- beginning and end -------------------------------------------------------------------------------------------- */
+/* ---- beginning and end --------------------------------------------------------------------------------------------
+ */
 
 int announcer_new(struct fs *fs, struct fuse_session *session, const char *mountpoint, unsigned rate,
                   struct announcer **ret_announcer)

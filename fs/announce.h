@@ -41,7 +41,8 @@ struct announcer_figures {
 };
 void announcer_get_figures(struct fs *fs, struct announcer_figures *ret_figures);
 
-/* ---- for the upcalls ---------------------------------------------------------------------------------------------- */
+/* ---- for the upcalls ----------------------------------------------------------------------------------------------
+ */
 
 enum announced_act { ANNOUNCE_CREATE, ANNOUNCE_MODIFY, ANNOUNCE_REMOVE };
 

@@ -36,7 +36,8 @@ static enum verdict compare(struct fs *fs, struct inode *inode, const struct fou
                                                                                                             : CHANGED;
 }
 
-/* ---- one inode, by looking up its name again ---------------------------------------------------------------------- */
+/* ---- one inode, by looking up its name again ----------------------------------------------------------------------
+ */
 
 struct judgement {
     struct inode *inode;
@@ -156,7 +157,8 @@ void changes_name(struct fs *fs, const struct consul_resource *resource, struct 
         notify_watchers_of(fs, dir, name, was->kind, was->content);
 }
 
-/* ---- all that rests on a resource --------------------------------------------------------------------------------- */
+/* ---- all that rests on a resource ---------------------------------------------------------------------------------
+ */
 
 static void for_each_resting(struct fs *fs, struct consul_resource *resource,
                              void (*visit)(struct fs *fs, struct inode *inode, bool announced), bool announced)
@@ -180,21 +182,21 @@ static void doubt(struct fs *fs, struct inode *inode, bool announced)
     notify_inode(fs, inode, false);
 }
 
-void changes_unknown(struct fs *fs, struct consul_resource *resource)
-{
-    for_each_resting(fs, resource, doubt, false);
-}
+void changes_unknown(struct fs *fs, struct consul_resource *resource) { for_each_resting(fs, resource, doubt, false); }
 
-/* ---- directories that a resource lists ---------------------------------------------------------------------------- */
+/* ---- directories that a resource lists ----------------------------------------------------------------------------
+ */
 
 struct names {
     struct lister lister;
     struct named {
         char *name;
         struct found found; /* content counted */
+        unsigned row;
     } * at;
     size_t n, cap;
-    int r;
+    unsigned row;    /* the one that is listed */
+    uint64_t listed; /* a bit for each row of which all that is needed is known */
 };
 
 static int add_name(struct lister *lister, const char *name, const struct found *found)
@@ -214,6 +216,7 @@ static int add_name(struct lister *lister, const char *name, const struct found 
         content_unref(found->content);
         return -ENOMEM;
     }
+    names->at[names->n].row = names->row;
     names->at[names->n++].found = *found;
     return 0;
 }
@@ -227,8 +230,12 @@ static int run_list(struct op *op)
 {
     struct names *names = op->state;
 
-    names->r = tree_list(op, op->inode, &names->lister);
-    for (size_t i = 0; names->r == 0 && i < names->n; i++)
+    const struct kind *const *rows = op->inode->kind->rows;
+
+    for (names->row = 0; rows && rows[names->row] && names->row < 64; names->row++)
+        if (tree_list_row(op, op->inode, rows[names->row], &names->lister) == 0)
+            names->listed |= 1ull << names->row;
+    for (size_t i = 0; i < names->n; i++)
         if (!S_ISDIR(names->at[i].found.kind->mode))
             (void)tree_content(op, op->inode, names->at[i].name, &names->at[i].found, false);
     if (names->n > 0)
@@ -251,7 +258,7 @@ static void list_as(struct fs *fs, struct inode *dir, struct consul_resource *re
 {
     struct op *op = op_new(fs, NULL, dir, NULL, run_list);
 
-    *names = (struct names){.lister = {.emit = add_name, .with_content = true}, .r = -ENOMEM};
+    *names = (struct names){.lister = {.emit = add_name, .with_content = true}};
     if (!op)
         return;
     op->state = names;
@@ -269,17 +276,16 @@ static bool same_found(const struct found *a, const struct found *b)
 static void announce_listing(struct fs *fs, struct inode *dir, const struct names *before, const struct names *after)
 {
     static const struct found nothing;
+    uint64_t listed = before->listed & after->listed;
     size_t i = 0, j = 0;
 
     while (i < before->n || j < after->n) {
-        int c = i == before->n  ? 1
-                : j == after->n ? -1
-                                : strcmp(before->at[i].name, after->at[j].name);
+        int c = i == before->n ? 1 : j == after->n ? -1 : strcmp(before->at[i].name, after->at[j].name);
         const struct found *was = c <= 0 ? &before->at[i].found : &nothing;
-        const char *name = c <= 0 ? before->at[i].name : after->at[j].name;
+        const struct named *named = c <= 0 ? &before->at[i] : &after->at[j];
 
-        if (c != 0 || !same_found(was, &after->at[j].found))
-            notify_watchers_of(fs, dir, name, was->kind, was->content);
+        if (listed >> named->row & 1 && (c != 0 || !same_found(was, &after->at[j].found)))
+            notify_watchers_of(fs, dir, named->name, was->kind, was->content);
         i += c <= 0;
         j += c >= 0;
     }
@@ -298,8 +304,7 @@ static void announce_listed(struct fs *fs, struct consul_resource *resource, str
 
         list_as(fs, dirs[i], resource, before, &old);
         list_as(fs, dirs[i], resource, after, &new);
-        if (old.r == 0 && new.r == 0)
-            announce_listing(fs, dirs[i], &old, &new);
+        announce_listing(fs, dirs[i], &old, &new);
         names_clear(&old);
         names_clear(&new);
         inode_unref(&fs->inodes, dirs[i]);

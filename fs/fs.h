@@ -1,8 +1,8 @@
 /*
  * One mount: what its parts share. Constant once main.c has set it up, save what has a lock of its own.
  *
- * Lock order, outermost first: handle.lock, op.lock, notify.lock, announcer.lock, own.lock, inode_table.lock, gate.lock, the library's. No lock
- * is held across a reply, a notification or a callback.
+ * Lock order, outermost first: handle.lock, op.lock, notify.lock, announcer.lock, own.lock, inode_table.lock,
+ * gate.lock, the library's. No lock is held across a reply, a notification or a callback.
  */
 #ifndef CONSULFS_FS_H
 #define CONSULFS_FS_H
@@ -100,7 +100,7 @@ struct fs {
     uint64_t mounted_ns;       /* CLOCK_REALTIME */
     _Atomic uint64_t counters[COUNTERS];
     atomic_uint_fast64_t opened; /* see poll_new_id() */
-    atomic_uint ops; /* operations that exist now */
+    atomic_uint ops;             /* operations that exist now */
 };
 
 static inline void fs_count(struct fs *fs, enum counter counter)

@@ -162,19 +162,40 @@ int inode_resting_on(struct inode_table *table, struct consul_resource *resource
     return 0;
 }
 
+/* ---- what lists a directory ----------------------------------------------------------------------------------------
+ */
+
+static bool lists(const struct inode *dir, const struct consul_resource *resource)
+{
+    for (size_t i = 0; i < dir->listed_by_n; i++)
+        if (dir->listed_by[i] == resource)
+            return true;
+    return false;
+}
+
+/* Nobody else knows the inode, or table.lock is held. */
+static void clear_listed_by(struct inode *dir)
+{
+    for (size_t i = 0; i < dir->listed_by_n; i++)
+        consul_resource_unref(dir->listed_by[i]);
+    free(dir->listed_by);
+    dir->listed_by = NULL;
+    dir->listed_by_n = 0;
+}
+
 void inode_list_by(struct inode_table *table, struct inode *dir, struct consul_resource *resource)
 {
-    struct consul_resource *old = resource;
+    struct consul_resource **more;
 
     pthread_mutex_lock(&table->lock);
-    if (dir->listed_by != resource) {
-        old = dir->listed_by;
-        dir->listed_by = resource ? consul_resource_ref(resource) : NULL;
-    } else {
-        old = NULL;
+    if (!lists(dir, resource)) {
+        more = realloc(dir->listed_by, (dir->listed_by_n + 1) * sizeof(*more));
+        if (more) { /* else its watchers hear less */
+            dir->listed_by = more;
+            dir->listed_by[dir->listed_by_n++] = consul_resource_ref(resource);
+        }
     }
     pthread_mutex_unlock(&table->lock);
-    consul_resource_unref(old);
 }
 
 int inode_listed_by(struct inode_table *table, const struct consul_resource *resource, struct inode ***ret_dirs,
@@ -185,7 +206,7 @@ int inode_listed_by(struct inode_table *table, const struct consul_resource *res
 
     pthread_mutex_lock(&table->lock);
     for (struct inode *i = table->all; i; i = i->next)
-        n += i->listed_by == resource;
+        n += lists(i, resource);
     if (n > 0) {
         dirs = malloc(n * sizeof(*dirs));
         if (!dirs) {
@@ -194,7 +215,7 @@ int inode_listed_by(struct inode_table *table, const struct consul_resource *res
         }
         n = 0;
         for (struct inode *i = table->all; i; i = i->next) {
-            if (i->listed_by != resource)
+            if (!lists(i, resource))
                 continue;
             i->refs++;
             dirs[n++] = i;
@@ -235,6 +256,7 @@ static struct inode *alloc(struct inode_table *table, const struct kind *kind, s
 static void free_inode(struct inode *inode)
 {
     content_unref(inode->content);
+    clear_listed_by(inode);
     poll_free_all(inode->pollers);
     free(inode->name);
     free(inode);
@@ -263,7 +285,6 @@ static void put(struct inode_table *table, struct inode *inode)
             inode->next->prev = inode->prev;
         pthread_mutex_unlock(&table->lock);
         consul_resource_unref(resource);
-        consul_resource_unref(inode->listed_by);
         free_inode(inode);
         inode = parent;
     }
@@ -276,7 +297,6 @@ void inode_table_destroy(struct inode_table *table)
 
         table->all = inode->next;
         consul_resource_unref(inode->rests_on);
-        consul_resource_unref(inode->listed_by);
         free_inode(inode);
     }
     free(table->buckets);

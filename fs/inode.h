@@ -35,19 +35,22 @@ struct inode {
     uint64_t nlookup;
     struct content *content; /* a file's bytes, counted; NULL: not known before it is opened */
     uint64_t mtime_ns;
-    bool current;          /* what its name stands for now */
-    uint32_t storing;      /* writes of ours under way: their outcome decides the version */
-    struct handle *writer; /* the newest descriptor with uncommitted bytes, borrowed */
-    bool unlinked;         /* by us: what an open descriptor still writes goes nowhere */
-    uint32_t generation;   /* how often a write of ours gave it other bytes */
+    bool current;           /* what its name stands for now */
+    uint32_t storing;       /* writes of ours under way: their outcome decides the version */
+    struct handle *writer;  /* the newest descriptor with uncommitted bytes, borrowed */
+    bool unlinked;          /* by us: what an open descriptor still writes goes nowhere */
+    uint32_t generation;    /* how often a write of ours gave it other bytes */
     struct poller *pollers; /* who waits for a change; see pollers.h */
-    bool pages_stale;      /* our own write changed it since the kernel may have cached its pages */
+    bool sounded;           /* a directory: whether somebody holds it was found out once; see interest.h */
+    bool pages_stale;       /* our own write changed it since the kernel may have cached its pages */
     /* What the kernel's unlimited entry rests on: the resource that tells when it is no longer true. Counted. */
     struct consul_resource *rests_on;
     struct inode *rest_prev, *rest_next; /* on the resource's list */
-    struct consul_resource *listed_by;   /* what shows a directory's names, once they were asked for; counted; or NULL */
-    struct inode *next_in_bucket;        /* of the table by name, while current */
-    struct inode *prev, *next;           /* all inodes */
+    struct consul_resource **listed_by;  /* what shows a directory's names, as far as they were asked for; counted */
+    size_t listed_by_n;
+    unsigned tellings;            /* of notify.c: what is still to be told of names in it; guarded by notify.lock */
+    struct inode *next_in_bucket; /* of the table by name, while current */
+    struct inode *prev, *next;    /* all inodes */
 };
 
 struct inode_table {
@@ -131,7 +134,7 @@ void inode_rest_on(struct inode_table *table, struct inode *inode, struct consul
 int inode_resting_on(struct inode_table *table, struct consul_resource *resource, struct inode ***ret_inodes,
                      size_t *ret_n);
 
-/* The resource, or NULL, shows the directory's names. */
+/* The resource shows some of the directory's names. */
 void inode_list_by(struct inode_table *table, struct inode *dir, struct consul_resource *resource);
 /* All directories whose names the resource shows, counted; as inode_resting_on(). */
 int inode_listed_by(struct inode_table *table, const struct consul_resource *resource, struct inode ***ret_dirs,

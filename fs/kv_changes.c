@@ -26,9 +26,17 @@ struct walk {
     char *key;     /* a copy of the one that is looked at, to be cut */
     char *last;    /* the one before: what both have in common was looked at */
     size_t common; /* of key and last */
+    /* Directories that came or went; told after what is in them, the deepest first. */
+    struct come_or_gone {
+        struct inode *dir; /* counted */
+        char name[NAME_SIZE];
+        struct found was, now; /* contents counted */
+    } * dirs;
+    size_t dirs_n, dirs_cap;
 };
 
-/* ---- where the resource's keys are in the tree --------------------------------------------------------------------- */
+/* ---- where the resource's keys are in the tree ---------------------------------------------------------------------
+ */
 
 /* `name` in `dir`, which is given back; counted, or NULL. */
 static struct inode *step(struct fs *fs, struct inode *dir, const char *name)
@@ -57,9 +65,9 @@ static struct inode *find_kv(struct fs *fs, const struct consul_resource *resour
     return step(fs, at, kind_kv.name);
 }
 
-/* The directory of a prefix, counted; NULL: the kernel does not hold it. */
-static struct inode *find_base(struct fs *fs, const struct consul_resource *resource, const char *prefix)
+struct inode *kv_directory_of(struct fs *fs, const struct consul_resource *resource)
 {
+    const char *prefix = consul_resource_kv_prefix(resource);
     struct inode *at = find_kv(fs, resource);
     char name[NAME_SIZE];
 
@@ -100,7 +108,8 @@ static bool is_shown_by(struct walk *walk)
     return walk->announced;
 }
 
-/* ---- one name ------------------------------------------------------------------------------------------------------ */
+/* ---- one name ------------------------------------------------------------------------------------------------------
+ */
 
 /* What stands for `key` in a snapshot. Its content is counted. */
 static int found_in(const struct consul_snapshot *snapshot, const char *key, bool is_value, bool is_marker,
@@ -130,16 +139,62 @@ static bool same_bytes(const struct found *a, const struct found *b)
     return a->kind == b->kind && a->content && content_same_bytes(a->content, b->content);
 }
 
+/* Takes the contents of both. */
+static void name_changed(struct walk *walk, struct inode *dir, const char *name, struct found *was, struct found *now)
+{
+    changes_name(walk->fs, walk->resource, dir, name, was, now, walk->announced && !same_bytes(was, now));
+    content_unref(was->content);
+    content_unref(now->content);
+}
+
+/* The same, put off. */
+static void put_off(struct walk *walk, struct inode *dir, const char *name, struct found *was, struct found *now)
+{
+    struct come_or_gone *at;
+
+    if (walk->dirs_n == walk->dirs_cap) {
+        size_t cap = walk->dirs_cap ? walk->dirs_cap * 2 : 16;
+
+        at = realloc(walk->dirs, cap * sizeof(*at));
+        if (!at) {
+            name_changed(walk, dir, name, was, now);
+            return;
+        }
+        walk->dirs = at;
+        walk->dirs_cap = cap;
+    }
+    at = &walk->dirs[walk->dirs_n++];
+    *at = (struct come_or_gone){.dir = inode_ref(&walk->fs->inodes, dir), .was = *was, .now = *now};
+    strcpy(at->name, name);
+}
+
+static void tell_put_off(struct walk *walk)
+{
+    for (size_t i = walk->dirs_n; i > 0; i--) {
+        struct come_or_gone *at = &walk->dirs[i - 1];
+
+        name_changed(walk, at->dir, at->name, &at->was, &at->now);
+        inode_unref(&walk->fs->inodes, at->dir);
+    }
+    free(walk->dirs);
+}
+
+static bool is_dir(const struct found *found) { return found->kind && S_ISDIR(found->kind->mode); }
+
 /* walk->key is what `name` in `dir` stands for. */
 static void look_at(struct walk *walk, struct inode *dir, const char *name, bool is_value, bool is_marker)
 {
     struct found was = {0}, now = {0};
 
-    if (found_in(walk->before, walk->key, is_value, is_marker, &was) == 0 &&
-        found_in(walk->after, walk->key, is_value, is_marker, &now) == 0 && differ(&was, &now))
-        changes_name(walk->fs, walk->resource, dir, name, &was, &now, walk->announced && !same_bytes(&was, &now));
-    content_unref(was.content);
-    content_unref(now.content);
+    if (found_in(walk->before, walk->key, is_value, is_marker, &was) < 0 ||
+        found_in(walk->after, walk->key, is_value, is_marker, &now) < 0 || !differ(&was, &now)) {
+        content_unref(was.content);
+        content_unref(now.content);
+    } else if (is_dir(&was) || is_dir(&now)) {
+        put_off(walk, dir, name, &was, &now);
+    } else {
+        name_changed(walk, dir, name, &was, &now);
+    }
 }
 
 /* The component of the key from `at` to `end` in `dir`. */
@@ -154,7 +209,8 @@ static void look_at_component(struct walk *walk, struct inode *dir, size_t at, s
     walk->key[end] = cut;
 }
 
-/* ---- one key ------------------------------------------------------------------------------------------------------- */
+/* ---- one key -------------------------------------------------------------------------------------------------------
+ */
 
 /* The next component's directory, if the kernel holds it; `dir` is given back. */
 static struct inode *descend(struct walk *walk, struct inode *dir, size_t at, size_t end)
@@ -217,7 +273,7 @@ void kv_changes_of(struct fs *fs, struct consul_resource *resource, const struct
 
     walk.prefix = consul_resource_kv_prefix(resource);
     walk.prefix_len = strlen(walk.prefix);
-    walk.base = find_base(fs, resource, walk.prefix);
+    walk.base = kv_directory_of(fs, resource);
     if (!walk.base)
         return;
     walk.announced = fs->announcer && is_shown_by(&walk);
@@ -231,6 +287,7 @@ void kv_changes_of(struct fs *fs, struct consul_resource *resource, const struct
         i += c <= 0;
         j += c >= 0;
     }
+    tell_put_off(&walk);
     free(walk.key);
     free(walk.last);
     inode_unref(&fs->inodes, walk.base);

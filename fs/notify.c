@@ -4,6 +4,7 @@
 #include "announce.h"
 #include "changes.h"
 #include "content.h"
+#include "interest.h"
 #include "log.h"
 #include "pollers.h"
 #include "tree.h"
@@ -23,8 +24,11 @@ struct job {
     struct consul_resource *resource; /* counted */
     enum consul_change change;
     struct consul_snapshot *before, *after; /* counted; before may be NULL */
-    struct inode *dir; /* counted */
-    struct op *op;     /* to be run again once all before it has been told */
+    struct inode *dir;                      /* counted */
+    struct op *op;                          /* to be run again once all before it has been told */
+    /* Not 0: to look whether somebody holds the directory, or one that the resource shows; how often that was done. */
+    unsigned attempt;
+    uint64_t due_ns; /* of such a one */
     struct job *next;
 };
 
@@ -39,7 +43,7 @@ struct telling {
     } what;
     struct inode *dir, *inode; /* counted; inode may be NULL */
     char *name;
-    const struct kind *was; /* NULL: nothing */
+    const struct kind *was;  /* NULL: nothing */
     struct content *content; /* counted, or NULL */
     struct telling *next;
 };
@@ -55,6 +59,7 @@ struct notify {
     pthread_cond_t work;
     /* guarded by lock */
     struct job *jobs, **jobs_end;
+    struct job *later; /* by due_ns */
     struct telling *tellings, **tellings_end;
     struct inode *busy[TELLERS]; /* the directories that a teller waits for; borrowed from its telling */
     size_t teller_n;             /* who has taken a slot */
@@ -111,6 +116,40 @@ void notify_changed(void *arg, struct consul_resource *resource, enum consul_cha
                                          .after = after ? consul_snapshot_ref(after) : NULL});
 }
 
+/* Takes the references. */
+static void add_later(struct notify *notify, struct job job, unsigned after_ms)
+{
+    struct job *copy = malloc(sizeof(*copy)), **at = &notify->later;
+
+    if (!copy) {
+        job_clear(notify, &job);
+        return;
+    }
+    *copy = job;
+    copy->due_ns = consul_now_ns() + after_ms * 1000000ull;
+    pthread_mutex_lock(&notify->lock);
+    while (*at && (*at)->due_ns <= copy->due_ns)
+        at = &(*at)->next;
+    copy->next = *at;
+    *at = copy;
+    pthread_cond_broadcast(&notify->work);
+    pthread_mutex_unlock(&notify->lock);
+}
+
+void notify_looked_up(struct fs *fs, struct inode *dir)
+{
+    bool first;
+
+    if (!fs->notify || !fs->announcer)
+        return;
+    pthread_mutex_lock(&fs->inodes.lock);
+    first = !dir->sounded && dir->listed_by_n == 0;
+    dir->sounded = true;
+    pthread_mutex_unlock(&fs->inodes.lock);
+    if (first)
+        add_later(fs->notify, (struct job){.dir = inode_ref(&fs->inodes, dir), .attempt = 1}, INTEREST_MOMENT_MS);
+}
+
 void notify_look(struct fs *fs, struct inode *dir)
 {
     if (fs->notify)
@@ -144,6 +183,7 @@ static void queue_telling(struct notify *notify, struct telling telling)
     copy->name = name;
     copy->next = NULL;
     pthread_mutex_lock(&notify->lock);
+    copy->dir->tellings++;
     *notify->tellings_end = copy;
     notify->tellings_end = &copy->next;
     pthread_cond_broadcast(&notify->work);
@@ -153,9 +193,8 @@ static void queue_telling(struct notify *notify, struct telling telling)
 void notify_name(struct fs *fs, struct inode *dir, const char *name)
 {
     if (fs->notify)
-        queue_telling(fs->notify, (struct telling){.what = TELL_UNKNOWN,
-                                                   .dir = inode_ref(&fs->inodes, dir),
-                                                   .name = (char *)name});
+        queue_telling(fs->notify,
+                      (struct telling){.what = TELL_UNKNOWN, .dir = inode_ref(&fs->inodes, dir), .name = (char *)name});
 }
 
 /* Of an inode that the kernel knows, by its place. */
@@ -243,40 +282,92 @@ static void wait_until_told(struct notify *notify)
     pthread_mutex_unlock(&notify->lock);
 }
 
+/* A resource, or a directory, to look at again. */
+static void look_again(struct notify *notify, struct job *job)
+{
+    unsigned after_ms = job->resource ? interest_revisit(notify->fs, job->resource, job->attempt)
+                                      : interest_visit(notify->fs, job->dir, job->attempt);
+
+    if (after_ms == 0) {
+        job_clear(notify, job);
+        return;
+    }
+    job->attempt++;
+    add_later(notify, *job, after_ms);
+}
+
+static void scan(struct notify *notify, struct job *job)
+{
+    struct fs *fs = notify->fs;
+
+    if (job->attempt > 0) {
+        look_again(notify, job);
+        return;
+    }
+    /* Whoever replies from the older snapshot replies before we invalidate. */
+    gate_synchronize(&fs->gate);
+    if (job->resource && job->change == CONSUL_CHANGED) {
+        changes_of(fs, job->resource, job->before, job->after);
+    } else if (job->resource) {
+        changes_unknown(fs, job->resource);
+        if (interest_sound(fs, job->resource))
+            add_later(notify, (struct job){.resource = consul_resource_ref(job->resource), .attempt = 1},
+                      INTEREST_MOMENT_MS);
+    }
+    if (job->dir)
+        changes_above(fs, job->dir);
+    if (job->op) {
+        wait_until_told(notify);
+        op_wake(job->op);
+    }
+    job_clear(notify, job);
+}
+
+/* notify.lock is held. What came first, or is due; NULL after a wait, or when it is over. */
+static struct job *take_job(struct notify *notify)
+{
+    uint64_t now = consul_now_ns();
+    struct job *job = notify->jobs;
+
+    if (job) {
+        notify->jobs = job->next;
+        if (!notify->jobs)
+            notify->jobs_end = &notify->jobs;
+    } else if (notify->later && notify->later->due_ns <= now && !notify->stopping) {
+        job = notify->later;
+        notify->later = job->next;
+    } else if (notify->later && !notify->stopping) {
+        struct timespec until;
+        uint64_t left = notify->later->due_ns - now;
+
+        clock_gettime(CLOCK_REALTIME, &until);
+        left += (uint64_t)until.tv_nsec;
+        until.tv_sec += (time_t)(left / 1000000000u);
+        until.tv_nsec = (long)(left % 1000000000u);
+        pthread_cond_timedwait(&notify->work, &notify->lock, &until);
+    } else if (!notify->stopping) {
+        pthread_cond_wait(&notify->work, &notify->lock);
+    }
+    return job;
+}
+
 static void *scanner_thread(void *arg)
 {
     struct notify *notify = arg;
 
-    for (;;) {
-        struct job *job;
+    pthread_mutex_lock(&notify->lock);
+    while (notify->jobs || !notify->stopping) {
+        struct job *job = take_job(notify);
 
-        pthread_mutex_lock(&notify->lock);
-        while (!notify->jobs && !notify->stopping)
-            pthread_cond_wait(&notify->work, &notify->lock);
-        job = notify->jobs;
-        if (job) {
-            notify->jobs = job->next;
-            if (!notify->jobs)
-                notify->jobs_end = &notify->jobs;
-        }
-        pthread_mutex_unlock(&notify->lock);
         if (!job)
-            return NULL;
-        /* Whoever replies from the older snapshot replies before we invalidate. */
-        gate_synchronize(&notify->fs->gate);
-        if (job->resource && job->change == CONSUL_CHANGED)
-            changes_of(notify->fs, job->resource, job->before, job->after);
-        else if (job->resource)
-            changes_unknown(notify->fs, job->resource);
-        if (job->dir)
-            changes_above(notify->fs, job->dir);
-        if (job->op) {
-            wait_until_told(notify);
-            op_wake(job->op);
-        }
-        job_clear(notify, job);
+            continue;
+        pthread_mutex_unlock(&notify->lock);
+        scan(notify, job);
         free(job);
+        pthread_mutex_lock(&notify->lock);
     }
+    pthread_mutex_unlock(&notify->lock);
+    return NULL;
 }
 
 /* ---- the tellers ------------------------------------------------------------------------------------------------- */
@@ -318,16 +409,27 @@ static void telling_free(struct notify *notify, struct telling *telling)
     free(telling);
 }
 
-/* notify.lock is held. The first telling whose directory no other teller waits for, in order. */
+/*
+ * Once the kernel has dropped a directory's name it no longer finds what was in it, whose own watchers would not be
+ * told: those come first.
+ */
+static bool must_wait(const struct notify *notify, const struct telling *telling)
+{
+    if (telling->inode && telling->inode != telling->dir && telling->inode->tellings > 0)
+        return true;
+    for (size_t i = 0; i < TELLERS; i++)
+        if (notify->busy[i] == telling->dir)
+            return true;
+    return false;
+}
+
+/* notify.lock is held. The first telling that may be made now, in the order of each directory. */
 static struct telling *take_telling(struct notify *notify)
 {
     for (struct telling **at = &notify->tellings; *at; at = &(*at)->next) {
         struct telling *telling = *at;
-        bool busy = false;
 
-        for (size_t i = 0; i < TELLERS; i++)
-            busy |= notify->busy[i] == telling->dir;
-        if (busy)
+        if (must_wait(notify, telling))
             continue;
         *at = telling->next;
         if (notify->tellings_end == &telling->next)
@@ -356,6 +458,7 @@ static void *teller_thread(void *arg)
         tell(notify, telling);
         pthread_mutex_lock(&notify->lock);
         notify->busy[slot] = NULL;
+        telling->dir->tellings--;
         pthread_cond_broadcast(&notify->work);
         pthread_mutex_unlock(&notify->lock);
         telling_free(notify, telling);
@@ -412,6 +515,13 @@ bool notify_stop(struct notify *notify)
         if (pthread_timedjoin_np(notify->tellers[i], NULL, &until) != 0)
             return false;
     notify->stopped = true;
+    while (notify->later) {
+        struct job *next = notify->later->next;
+
+        job_clear(notify, notify->later);
+        free(notify->later);
+        notify->later = next;
+    }
     while (notify->tellings) {
         struct telling *next = notify->tellings->next;
 

@@ -33,6 +33,9 @@ void notify_name(struct fs *fs, struct inode *dir, const char *name);
 /* This mount changed what is below the directory: it and those above it may be gone. Takes no reference. */
 void notify_look(struct fs *fs, struct inode *dir);
 
+/* A directory was looked up that nothing may ever list: see interest.h. Takes no reference. */
+void notify_looked_up(struct fs *fs, struct inode *dir);
+
 /*
  * What changes.c has found out, for the tellers to do, in this order for one directory. None takes a reference.
  */

@@ -214,6 +214,14 @@ static struct inode *find_unstored(struct op *op)
     return NULL;
 }
 
+/* Is what is in the directory that was found kept up to date by what it was found in? */
+static bool is_shown_with(const struct op *op)
+{
+    const struct consul_resource *resource = op_rests_on(op);
+
+    return resource && consul_resource_kv_scope(resource) == CONSUL_KV_PREFIX;
+}
+
 static int run_lookup(struct op *op)
 {
     struct found found = {0};
@@ -235,6 +243,8 @@ static int run_lookup(struct op *op)
     content_unref(found.content);
     if (!inode)
         return -ENOMEM;
+    if (S_ISDIR(inode->kind->mode) && !is_shown_with(op))
+        notify_looked_up(op->fs, inode);
     return reply_entry(op, inode, entry_timeout(op, inode));
 }
 

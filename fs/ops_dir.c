@@ -160,9 +160,10 @@ static int take_listing(struct op *op, struct dir_handle *dh, bool with_content)
         return r;
     }
     dh->always = op->read_n == 0 && op->watched_all;
+    for (size_t i = 0; i < op->read_n; i++)
+        inode_list_by(&op->fs->inodes, op->inode, op->read[i].resource);
     resource = op_rests_on(op);
     if (resource) {
-        inode_list_by(&op->fs->inodes, op->inode, resource);
         dh->rests_on = consul_resource_ref(resource);
         dh->snapshot = consul_snapshot_ref(op->read[0].snapshot);
     }

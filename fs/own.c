@@ -120,3 +120,14 @@ bool own_made(struct own *own, const struct inode *dir, const char *name, struct
     pthread_mutex_unlock(&own->lock);
     return made;
 }
+
+void own_forget(struct own *own, const struct inode *dir, const char *name)
+{
+    struct own_change *change;
+
+    pthread_mutex_lock(&own->lock);
+    change = find(own, dir, name);
+    if (change)
+        change->known = false;
+    pthread_mutex_unlock(&own->lock);
+}

@@ -48,6 +48,8 @@ bool own_begin(struct own *own, const struct inode *dir, const char *name);
 /* It is over; if it has succeeded the table shows what it left. */
 void own_end(struct own *own, struct inode_table *table, struct inode *dir, const char *name, bool succeeded);
 bool own_is_under_way(struct own *own, const struct inode *dir, const char *name);
+/* Somebody else has changed it since. */
+void own_forget(struct own *own, const struct inode *dir, const char *name);
 /* Whether the newest change of the place was ours and left what stands there now. */
 bool own_made(struct own *own, const struct inode *dir, const char *name, struct own_state now);
 

@@ -191,8 +191,8 @@ static int read_config(struct op *op, struct inode *dir, const char *name, struc
         fputs("stale forever\n", text.stream);
     else
         fprintf(text.stream, "stale %g\n", (double)options->stale_ms / 1000.0);
-    fprintf(text.stream, "watches %u\ninotify %u\ndatacenter %s\nroot %s\nro %s\ntoken %s\n", options->watches, options->inotify,
-            options->datacenter ? options->datacenter : "", options->root ? options->root : "",
+    fprintf(text.stream, "watches %u\ninotify %u\ndatacenter %s\nroot %s\nro %s\ntoken %s\n", options->watches,
+            options->inotify, options->datacenter ? options->datacenter : "", options->root ? options->root : "",
             options->read_only ? "yes" : "no", op->fs->has_token ? "set" : "none");
     fprintf(text.stream, "uid %u\ngid %u\numask %03o\nallow_other %s\ndelay_connect %s\n", options->uid, options->gid,
             options->umask_given ? options->umask : 022, options->allow_other ? "yes" : "no",

@@ -75,7 +75,7 @@ int tree_find(struct op *op, struct inode *dir, const char *name, struct found *
 /* A file with a name of its own that the token may not read is there all the same: only open() fails. */
 static bool is_there_unread(const struct kind *row, int r) { return r == -EACCES && row->name && S_ISREG(row->mode); }
 
-static int list_row(struct op *op, struct inode *dir, const struct kind *row, struct lister *lister)
+int tree_list_row(struct op *op, struct inode *dir, const struct kind *row, struct lister *lister)
 {
     struct found found = {.kind = row};
     int r;
@@ -112,7 +112,7 @@ int tree_list(struct op *op, struct inode *dir, struct lister *lister)
     int r;
 
     for (; row && *row; row++) {
-        r = list_row(op, dir, *row, lister);
+        r = tree_list_row(op, dir, *row, lister);
         if (r < 0 && (r != -EACCES || (*row)->list))
             return r;
         denied = denied || r == -EACCES;

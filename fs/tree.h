@@ -98,6 +98,8 @@ extern const struct kind kind_datacenter;
 /* What `name` is in `dir`. As kind.find. */
 int tree_find(struct op *op, struct inode *dir, const char *name, struct found *ret_found);
 int tree_list(struct op *op, struct inode *dir, struct lister *lister);
+/* What one row of the directory contributes. */
+int tree_list_row(struct op *op, struct inode *dir, const struct kind *row, struct lister *lister);
 /* The row that takes a new file or directory of this name. -EPERM when none does. */
 int tree_row_for_new(struct op *op, struct inode *dir, const char *name, bool directory, const struct kind **ret_kind);
 

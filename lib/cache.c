@@ -346,8 +346,8 @@ static bool same_content(const struct consul_resource *resource, const struct co
 }
 
 /*
- * cache.lock is held. Takes the decoded answer; *ret_before and *ret_after, counted, are set only if the content changed.
- * An answer that was overtaken by a later request's is dropped.
+ * cache.lock is held. Takes the decoded answer; *ret_before and *ret_after, counted, are set only if the content
+ * changed. An answer that was overtaken by a later request's is dropped.
  */
 static void accept(struct consul_resource *resource, struct consul_snapshot *snapshot, uint64_t sent_ns,
                    uint64_t done_ns, struct consul_snapshot **ret_before, struct consul_snapshot **ret_after)
@@ -684,6 +684,19 @@ bool consul_resource_is_newer(struct consul_resource *resource, uint64_t since_n
     newer = resource->snapshot && resource->sent_ns >= resource->not_before_ns && resource->fetched_ns >= since_ns;
     pthread_mutex_unlock(&resource->cache->lock);
     return newer;
+}
+
+bool consul_resource_keep(struct consul_resource *resource)
+{
+    bool watched;
+
+    pthread_mutex_lock(&resource->cache->lock);
+    resource->used_ns = consul_now_ns();
+    watched = resource->state != WATCH_NONE;
+    if (!watched && !resource->get && !resource->cache->closing)
+        (void)start_get(resource);
+    pthread_mutex_unlock(&resource->cache->lock);
+    return watched;
 }
 
 struct consul_snapshot *consul_resource_peek(struct consul_resource *resource, bool *ret_watched)

@@ -304,6 +304,11 @@ bool consul_waiter_cancel(struct consul *client, struct consul_waiter *waiter);
 
 /* The newest snapshot whatever its age, counted, or NULL. */
 struct consul_snapshot *consul_resource_peek(struct consul_resource *resource, bool *ret_watched);
+/*
+ * Somebody depends on being told of changes, though nobody reads: if it is not watched it is fetched again, which has
+ * it watched if a watch is free. False if it was not.
+ */
+bool consul_resource_keep(struct consul_resource *resource);
 /* Why the newest attempt to read it failed; 0 when it did not, or none was made yet. */
 int consul_resource_error(struct consul_resource *resource);
 /* This mount changed what the resource shows: only an answer to a request sent from now on counts as fresh. */

@@ -587,10 +587,10 @@ static void test_escapes(void **state)
 /* Options after one with a value count, for each of ours. */
 static void test_one_after_another(void **state)
 {
-    static const char *const firsts[] = {"token_file=x",  "datacenter=x", "root=x",    "root=/",   "uid=1",
-                                         "gid=1",         "umask=1",      "timeout=1", "stale=1",  "watches=1", "inotify=1",
-                                         "max_threads=1", "fsname=x",     "nodev",     "rw",       "allow_other",
-                                         "delay_connect", "debug",        "auto",      "comment=x"};
+    static const char *const firsts[] = {"token_file=x", "datacenter=x",  "root=x",    "root=/",  "uid=1",
+                                         "gid=1",        "umask=1",       "timeout=1", "stale=1", "watches=1",
+                                         "inotify=1",    "max_threads=1", "fsname=x",  "nodev",   "rw",
+                                         "allow_other",  "delay_connect", "debug",     "auto",    "comment=x"};
 
     (void)state;
     for (size_t i = 0; i < sizeof(firsts) / sizeof(firsts[0]); i++) {

@@ -113,6 +113,18 @@ static void test_removed(void **state)
     assert_true(own_made(&f->own, f->top, "a", nothing));
 }
 
+static void test_somebody_else_came_later(void **state)
+{
+    struct fixture *f = *state;
+
+    assert_true(own_begin(&f->own, f->top, "a"));
+    own_end(&f->own, &f->table, f->top, "a", true);
+    own_forget(&f->own, f->top, "b");
+    assert_true(own_made(&f->own, f->top, "a", nothing));
+    own_forget(&f->own, f->top, "a");
+    assert_false(own_made(&f->own, f->top, "a", nothing));
+}
+
 static void test_what_failed_was_not_made(void **state)
 {
     struct fixture *f = *state;
@@ -182,6 +194,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         CASE(test_what_was_left),
         CASE(test_removed),
+        CASE(test_somebody_else_came_later),
         CASE(test_what_failed_was_not_made),
         CASE(test_several_at_once),
         CASE(test_forgotten_after_a_while),

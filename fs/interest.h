@@ -1,0 +1,30 @@
+/*
+ * Who has a directory watched, or sits in it, reads nothing; but what shows it must be kept up to date for him.
+ *
+ * The kernel does not tell of watchers. But an inode that somebody holds, be it by a watch, a descriptor or as present
+ * directory, outlives its directory entry, and one that was merely cached does not. So a directory whose entry was
+ * invalidated and that the kernel has not forgotten a moment later is held.
+ *
+ * That is found out when a watch on a resource has ended (it was idle, or others needed it more): if one of the
+ * directories that it shows is held, it is fetched and watched again. And once for each directory that was looked up
+ * and never listed: if it is held, it is listed, as its watcher would expect.
+ *
+ * All of this on the notify thread, which comes back after the time that each step asks for.
+ */
+#ifndef CONSULFS_INTEREST_H
+#define CONSULFS_INTEREST_H
+
+#include "notify.h"
+
+#define INTEREST_MOMENT_MS 500
+#define INTEREST_LAST_MS 60000
+
+/* The watch on the resource has ended. True: come back after a moment, with attempt 1. */
+bool interest_sound(struct fs *fs, struct consul_resource *resource);
+/* Returns after how many ms to come back, with the next attempt; 0: not at all. */
+unsigned interest_revisit(struct fs *fs, struct consul_resource *resource, unsigned attempt);
+
+/* A directory that nothing has listed so far was looked up. Attempt 1, after a moment, and 2; as above. */
+unsigned interest_visit(struct fs *fs, struct inode *dir, unsigned attempt);
+
+#endif
