@@ -329,6 +329,11 @@ static int look(struct announcer *announcer, const struct announcement *a, struc
     return looking.r == -ENOENT ? 0 : looking.r;
 }
 
+static struct own_state state_of(const struct found *found)
+{
+    return (struct own_state){.kind = found->kind, .version = found->content ? found->content->version : 0};
+}
+
 static bool is_as_it_was(const struct announcement *a, const struct found *now)
 {
     if (now->kind != a->was)
@@ -364,12 +369,11 @@ static bool is_unstored(struct fs *fs, const struct announcement *a)
     return unstored;
 }
 
-/* What is there now is as the watchers know it: as it was, or by this mount's own doing. */
+/* What is there now is as the watchers know it: as it was, by this mount's own doing, or as it was announced. */
 static bool is_known(struct fs *fs, const struct announcement *a, const struct found *now)
 {
-    struct own_state state = {.kind = now->kind, .version = now->content ? now->content->version : 0};
-
-    return is_as_it_was(a, now) || own_made(&fs->own, a->dir, a->name, state) || (!now->kind && is_unstored(fs, a));
+    return is_as_it_was(a, now) || own_made(&fs->own, a->dir, a->name, state_of(now)) ||
+           (!now->kind && is_unstored(fs, a));
 }
 
 /* From what the watchers know to what is there now. */
@@ -386,7 +390,7 @@ static int announce_one(struct announcer *announcer, struct slot *slot, const st
         content_unref(now.content);
         return 0;
     }
-    own_forget(&fs->own, a->dir, a->name);
+    own_told(&fs->own, a->dir, a->name, state_of(&now));
     path = inode_path_from(&fs->inodes, a->dir, fs->root, a->name);
     r = path ? 0 : -ENOMEM;
     if (r == 0 && now.kind == a->was) {

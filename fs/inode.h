@@ -48,6 +48,7 @@ struct inode {
     struct inode *rest_prev, *rest_next; /* on the resource's list */
     struct consul_resource **listed_by;  /* what shows a directory's names, as far as they were asked for; counted */
     size_t listed_by_n;
+    uint64_t passed_over;         /* likewise: the search in which something to tell there had to wait */
     unsigned tellings;            /* of notify.c: what is still to be told of names in it; guarded by notify.lock */
     struct inode *next_in_bucket; /* of the table by name, while current */
     struct inode *prev, *next;    /* all inodes */

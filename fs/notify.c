@@ -61,6 +61,7 @@ struct notify {
     struct job *jobs, **jobs_end;
     struct job *later; /* by due_ns */
     struct telling *tellings, **tellings_end;
+    uint64_t searches;
     struct inode *busy[TELLERS]; /* the directories that a teller waits for; borrowed from its telling */
     size_t teller_n;             /* who has taken a slot */
     bool stopping;
@@ -426,11 +427,15 @@ static bool must_wait(const struct notify *notify, const struct telling *telling
 /* notify.lock is held. The first telling that may be made now, in the order of each directory. */
 static struct telling *take_telling(struct notify *notify)
 {
+    notify->searches++;
     for (struct telling **at = &notify->tellings; *at; at = &(*at)->next) {
         struct telling *telling = *at;
 
-        if (must_wait(notify, telling))
+        /* What is behind one that waits is not to overtake it. */
+        if (telling->dir->passed_over == notify->searches || must_wait(notify, telling)) {
+            telling->dir->passed_over = notify->searches;
             continue;
+        }
         *at = telling->next;
         if (notify->tellings_end == &telling->next)
             notify->tellings_end = at;

@@ -42,22 +42,28 @@ static struct own_change *take_slot(struct own *own)
     return NULL;
 }
 
+/* own.lock is held. */
+static struct own_change *find_or_add(struct own *own, const struct inode *dir, const char *name)
+{
+    struct own_change *change = find(own, dir, name);
+    char *copy;
+
+    if (change || !(change = take_slot(own)))
+        return change;
+    copy = strdup(name);
+    if (!copy)
+        return NULL;
+    free(change->name);
+    *change = (struct own_change){.dir = dir->number, .name = copy};
+    return change;
+}
+
 bool own_begin(struct own *own, const struct inode *dir, const char *name)
 {
     struct own_change *change;
-    char *copy;
 
     pthread_mutex_lock(&own->lock);
-    change = find(own, dir, name);
-    if (!change && (change = take_slot(own))) {
-        copy = strdup(name);
-        if (copy) {
-            free(change->name);
-            *change = (struct own_change){.dir = dir->number, .name = copy};
-        } else {
-            change = NULL;
-        }
-    }
+    change = find_or_add(own, dir, name);
     if (change)
         change->under_way++;
     pthread_mutex_unlock(&own->lock);
@@ -121,13 +127,16 @@ bool own_made(struct own *own, const struct inode *dir, const char *name, struct
     return made;
 }
 
-void own_forget(struct own *own, const struct inode *dir, const char *name)
+void own_told(struct own *own, const struct inode *dir, const char *name, struct own_state now)
 {
     struct own_change *change;
 
     pthread_mutex_lock(&own->lock);
-    change = find(own, dir, name);
-    if (change)
-        change->known = false;
+    change = find_or_add(own, dir, name);
+    if (change) {
+        change->known = true;
+        change->state = now;
+        change->done_ns = consul_now_ns();
+    }
     pthread_mutex_unlock(&own->lock);
 }

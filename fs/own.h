@@ -1,9 +1,10 @@
 /*
- * What this mount changes itself.
+ * What watchers of a directory know already: above all what this mount changes itself.
  *
  * The kernel knows of a change that came through it and has told who watches. The same change comes back from Consul,
  * before or after its own answer, and must not be told a second time. So the places that operations of this mount
- * change are on record while they are under way, and for a while afterwards with what they left there.
+ * change are on record while they are under way, and for a while afterwards with what they left there; and so are
+ * changes made elsewhere that were announced.
  */
 #ifndef CONSULFS_OWN_H
 #define CONSULFS_OWN_H
@@ -48,9 +49,9 @@ bool own_begin(struct own *own, const struct inode *dir, const char *name);
 /* It is over; if it has succeeded the table shows what it left. */
 void own_end(struct own *own, struct inode_table *table, struct inode *dir, const char *name, bool succeeded);
 bool own_is_under_way(struct own *own, const struct inode *dir, const char *name);
-/* Somebody else has changed it since. */
-void own_forget(struct own *own, const struct inode *dir, const char *name);
-/* Whether the newest change of the place was ours and left what stands there now. */
+/* Somebody else has changed it since, and the watchers were told of this. */
+void own_told(struct own *own, const struct inode *dir, const char *name, struct own_state now);
+/* Whether the newest change that watchers know of left what stands there now. */
 bool own_made(struct own *own, const struct inode *dir, const char *name, struct own_state now);
 
 #endif

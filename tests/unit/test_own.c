@@ -115,14 +115,16 @@ static void test_removed(void **state)
 
 static void test_somebody_else_came_later(void **state)
 {
+    const struct own_state theirs = {.kind = &file_kind, .version = 7};
     struct fixture *f = *state;
 
     assert_true(own_begin(&f->own, f->top, "a"));
     own_end(&f->own, &f->table, f->top, "a", true);
-    own_forget(&f->own, f->top, "b");
+    own_told(&f->own, f->top, "b", theirs);
     assert_true(own_made(&f->own, f->top, "a", nothing));
-    own_forget(&f->own, f->top, "a");
+    own_told(&f->own, f->top, "a", theirs);
     assert_false(own_made(&f->own, f->top, "a", nothing));
+    assert_true(own_made(&f->own, f->top, "a", theirs));
 }
 
 static void test_what_failed_was_not_made(void **state)
