@@ -8,15 +8,15 @@
 
 #include "content.h"
 #include "log.h"
+#include "notify.h"
+#include "passage.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <fuse_lowlevel.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mount.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -27,12 +27,6 @@
 #define SECOND_NS 1000000000ull
 #define OWN_PAUSE_NS (10 * 1000000ull) /* until an operation of ours on the same place may be over */
 #define OWN_PAUSES_MAX 1000
-/*
- * While a clone of the mount is open, unmounting does not end it. So it is not kept for longer than this, nor over a
- * pause: the way by the mount point then shows whether it is still there.
- */
-#define REACH_NS (100 * 1000000ull)
-#define PAUSE_NS (20 * 1000000ull)
 #define BURST 50 /* announcements that may come at once after a quiet time */
 
 /* A change to be announced. */
@@ -52,8 +46,7 @@ struct slot {
     struct announcer *announcer; /* constant */
     pthread_t thread;            /* constant once started */
     _Atomic pid_t tid;
-    int root_fd; /* the thread's own: the way to the mount while there is work; -1 */
-    uint64_t reached_ns;
+    int root_fd; /* the thread's own: the mount's root, during an announcement */
     /* guarded by announcer.lock */
     struct inode *busy_in; /* where it is at work; borrowed from its announcement */
     const char *name;      /* what it does there at the moment; NULL between two acts; borrowed likewise */
@@ -65,7 +58,7 @@ struct slot {
 struct announcer {
     struct fs *fs;                /* constant */
     struct fuse_session *session; /* constant */
-    char *mountpoint;             /* constant */
+    struct passage *passage;      /* constant */
     uint64_t interval_ns;         /* constant: between two announcements */
     struct slot slots[THREADS];
     size_t started;
@@ -193,11 +186,11 @@ void announce(struct fs *fs, struct inode *dir, const char *name, const struct k
                               "is left out");
 }
 
-/* ---- the way to the mount ---------------------------------------------------------------------------------------- */
-
 /* Is what the descriptor leads to our mount, and not what somebody has put over it? Whoever serves it is asked. */
-static bool is_ours(struct announcer *announcer, struct slot *slot, int fd)
+static bool is_ours(void *arg, int fd)
 {
+    struct slot *slot = arg;
+    struct announcer *announcer = slot->announcer;
     struct statx stx;
     bool ours;
 
@@ -209,21 +202,6 @@ static bool is_ours(struct announcer *announcer, struct slot *slot, int fd)
     ours = ours && slot->saw_root;
     pthread_mutex_unlock(&announcer->lock);
     return ours;
-}
-
-/* A clone of the mount (open_tree(2), from Linux 5.2; for root), else the mount itself. -1: it can't be reached. */
-static int reach_mount(struct announcer *announcer, struct slot *slot)
-{
-    int fd = (int)syscall(SYS_open_tree, AT_FDCWD, announcer->mountpoint,
-                          OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_NO_AUTOMOUNT);
-
-    if (fd < 0)
-        fd = open(announcer->mountpoint, O_PATH | O_DIRECTORY | O_CLOEXEC);
-    if (fd >= 0 && !is_ours(announcer, slot, fd)) {
-        close(fd);
-        fd = -1;
-    }
-    return fd;
 }
 
 /* ---- what is done to it ------------------------------------------------------------------------------------------ */
@@ -411,21 +389,21 @@ static int announce_one(struct announcer *announcer, struct slot *slot, const st
 
 /* ---- the threads ------------------------------------------------------------------------------------------------- */
 
-/* announcer.lock is held. The first that may be made now; *ret_wait_ns: otherwise when, or 0 for not before work. */
+/*
+ * announcer.lock is held. The first that may be made now, whose directory is the caller's then; *ret_wait_ns: otherwise
+ * when, or 0 for not before work.
+ */
 static struct announcement *next_due(struct announcer *announcer, uint64_t now, uint64_t *ret_wait_ns)
 {
     uint64_t wait = 0;
 
     for (struct announcement *a = announcer->first; a; a = a->next) {
         uint64_t due = a->not_before_ns > announcer->free_ns ? a->not_before_ns : announcer->free_ns;
-        bool busy = false;
 
-        for (size_t i = 0; i < THREADS; i++)
-            busy = busy || announcer->slots[i].busy_in == a->dir;
-        if (busy)
-            continue;
-        if (due <= now)
+        if (due <= now && inode_occupy(&announcer->fs->inodes, a->dir))
             return a;
+        if (due <= now)
+            continue; /* who is at work there wakes us */
         if (wait == 0 || due < wait)
             wait = due;
         if (announcer->free_ns > now)
@@ -470,32 +448,13 @@ static void make(struct announcer *announcer, struct slot *slot, const struct an
 {
     int r = -ENOENT;
 
-    if (slot->root_fd >= 0 && slot->reached_ns + REACH_NS < consul_now_ns()) {
-        close(slot->root_fd);
-        slot->root_fd = -1;
-    }
-    if (slot->root_fd < 0) {
-        slot->root_fd = reach_mount(announcer, slot);
-        slot->reached_ns = consul_now_ns();
-    }
-    if (slot->root_fd >= 0)
+    slot->root_fd = passage_enter(announcer->passage, is_ours, slot);
+    if (slot->root_fd >= 0) {
         r = announce_one(announcer, slot, a);
+        passage_leave(announcer->passage, slot->root_fd);
+    }
     if (r < 0)
         announcer->failed++;
-}
-
-/* announcer.lock is held, and released meanwhile. There is nothing to do: the clone of the mount does not stay. */
-static bool leave_mount(struct announcer *announcer, struct slot *slot)
-{
-    int fd = slot->root_fd;
-
-    if (fd < 0)
-        return false;
-    slot->root_fd = -1;
-    pthread_mutex_unlock(&announcer->lock);
-    close(fd);
-    pthread_mutex_lock(&announcer->lock);
-    return true;
 }
 
 static void *announcing_thread(void *arg)
@@ -509,11 +468,11 @@ static void *announcing_thread(void *arg)
         uint64_t now = consul_now_ns(), until = 0;
         struct announcement *a = next_due(announcer, now, &until);
 
-        if (a && put_off(announcer, a, now))
+        if (a && put_off(announcer, a, now)) {
+            inode_vacate(&announcer->fs->inodes, a->dir);
             continue;
+        }
         if (!a) {
-            if ((until == 0 || until > now + PAUSE_NS) && leave_mount(announcer, slot))
-                continue;
             wait_for_work(announcer, until);
             continue;
         }
@@ -524,12 +483,13 @@ static void *announcing_thread(void *arg)
         make(announcer, slot, a);
         pthread_mutex_lock(&announcer->lock);
         slot->busy_in = NULL;
+        inode_vacate(&announcer->fs->inodes, a->dir);
         pthread_cond_broadcast(&announcer->work);
         pthread_mutex_unlock(&announcer->lock);
+        notify_wake(announcer->fs);
         announcement_free(announcer, a);
         pthread_mutex_lock(&announcer->lock);
     }
-    leave_mount(announcer, slot);
     pthread_mutex_unlock(&announcer->lock);
     return NULL;
 }
@@ -578,6 +538,16 @@ void announcing_sees_root(struct fs *fs, pid_t tid)
     pthread_mutex_unlock(&slot->announcer->lock);
 }
 
+void announcer_wake(struct fs *fs)
+{
+    if (!fs->announcer)
+        return;
+    pthread_mutex_lock(&fs->announcer->lock);
+    if (fs->announcer->n > 0)
+        pthread_cond_broadcast(&fs->announcer->work);
+    pthread_mutex_unlock(&fs->announcer->lock);
+}
+
 void announcer_get_figures(struct fs *fs, struct announcer_figures *ret_figures)
 {
     struct announcer *announcer = fs->announcer;
@@ -607,20 +577,17 @@ int announcer_new(struct fs *fs, struct fuse_session *session, const char *mount
     announcer->fs = fs;
     announcer->session = session;
     announcer->interval_ns = SECOND_NS / rate;
-    announcer->mountpoint = strdup(mountpoint);
     pthread_mutex_init(&announcer->lock, NULL);
     pthread_condattr_init(&monotonic);
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     pthread_cond_init(&announcer->work, &monotonic);
     pthread_condattr_destroy(&monotonic);
-    if (!announcer->mountpoint) {
+    if (passage_new(mountpoint, &announcer->passage) < 0) {
         announcer_free(announcer);
-        return -ENOMEM;
+        return -EAGAIN;
     }
-    for (size_t i = 0; i < THREADS; i++) {
+    for (size_t i = 0; i < THREADS; i++)
         announcer->slots[i].announcer = announcer;
-        announcer->slots[i].root_fd = -1;
-    }
     for (; announcer->started < THREADS; announcer->started++) {
         struct slot *slot = &announcer->slots[announcer->started];
 
@@ -665,6 +632,6 @@ void announcer_free(struct announcer *announcer)
     (void)announcer_stop(announcer);
     pthread_cond_destroy(&announcer->work);
     pthread_mutex_destroy(&announcer->lock);
-    free(announcer->mountpoint);
+    passage_free(announcer->passage);
     free(announcer);
 }

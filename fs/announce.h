@@ -12,8 +12,7 @@
  * this mount's own operations made it so (own.h).
  *
  * The threads wait for a directory's lock as anybody does, which a parked operation may hold; so there are a few, and
- * no two work in one directory. They reach the mount through a clone of it that nobody else sees, so that unmounting
- * never finds it busy on our account; without the privilege for that, by its path.
+ * no two work in one directory. How they reach the mount without making it busy: passage.h.
  */
 #ifndef CONSULFS_ANNOUNCE_H
 #define CONSULFS_ANNOUNCE_H
@@ -35,6 +34,9 @@ void announcer_free(struct announcer *announcer); /* NULL is fine */
  * reference. Any thread, no lock held. The kernel was told already to forget what it had under the name.
  */
 void announce(struct fs *fs, struct inode *dir, const char *name, const struct kind *was, struct content *was_content);
+
+/* A directory that somebody else was at work in is free (inode_vacate()). */
+void announcer_wake(struct fs *fs);
 
 struct announcer_figures {
     uint64_t announced, failed, dropped, queued;

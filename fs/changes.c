@@ -101,10 +101,8 @@ static void tell_verdict(struct fs *fs, struct inode *inode, enum verdict verdic
     }
     inode_rest_on(&fs->inodes, inode, NULL);
     /* A directory's inode stands for the place: who is in it, or watches it, finds it again when it comes back. */
-    if (verdict == CHANGED && !S_ISDIR(inode->kind->mode)) {
+    if (verdict == CHANGED && !S_ISDIR(inode->kind->mode))
         inode_detach(&fs->inodes, inode);
-        notify_pollers(fs, inode);
-    }
     notify_inode(fs, inode, verdict == CHANGED);
 }
 

@@ -629,3 +629,21 @@ struct content *inode_content(struct inode_table *table, struct inode *inode)
     pthread_mutex_unlock(&table->lock);
     return content;
 }
+
+bool inode_occupy(struct inode_table *table, struct inode *dir)
+{
+    bool was;
+
+    pthread_mutex_lock(&table->lock);
+    was = dir->occupied;
+    dir->occupied = true;
+    pthread_mutex_unlock(&table->lock);
+    return !was;
+}
+
+void inode_vacate(struct inode_table *table, struct inode *dir)
+{
+    pthread_mutex_lock(&table->lock);
+    dir->occupied = false;
+    pthread_mutex_unlock(&table->lock);
+}

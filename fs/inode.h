@@ -41,6 +41,7 @@ struct inode {
     bool unlinked;          /* by us: what an open descriptor still writes goes nowhere */
     uint32_t generation;    /* how often a write of ours gave it other bytes */
     struct poller *pollers; /* who waits for a change; see pollers.h */
+    bool occupied;          /* a directory: a thread of notify.c or announce.c is at work in it */
     bool sounded;           /* a directory: whether somebody holds it was found out once; see interest.h */
     bool pages_stale;       /* our own write changed it since the kernel may have cached its pages */
     /* What the kernel's unlimited entry rests on: the resource that tells when it is no longer true. Counted. */
@@ -134,6 +135,13 @@ void inode_rest_on(struct inode_table *table, struct inode *inode, struct consul
 /* All inodes that rest on the resource, counted; the caller frees the array and its references. */
 int inode_resting_on(struct inode_table *table, struct consul_resource *resource, struct inode ***ret_inodes,
                      size_t *ret_n);
+
+/*
+ * One thread at a time tells the kernel of names in a directory, or does to them what raises events: what comes later
+ * is later to the kernel, too. False while another does. Who vacates it wakes those who may wait for that.
+ */
+bool inode_occupy(struct inode_table *table, struct inode *dir);
+void inode_vacate(struct inode_table *table, struct inode *dir);
 
 /* The resource shows some of the directory's names. */
 void inode_list_by(struct inode_table *table, struct inode *dir, struct consul_resource *resource);

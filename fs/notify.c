@@ -62,8 +62,7 @@ struct notify {
     struct job *later; /* by due_ns */
     struct telling *tellings, **tellings_end;
     uint64_t searches;
-    struct inode *busy[TELLERS]; /* the directories that a teller waits for; borrowed from its telling */
-    size_t teller_n;             /* who has taken a slot */
+    unsigned telling; /* how many tellers are at work */
     bool stopping;
 };
 
@@ -155,6 +154,13 @@ void notify_look(struct fs *fs, struct inode *dir)
 {
     if (fs->notify)
         add_job(fs->notify, (struct job){.dir = inode_ref(&fs->inodes, dir)});
+}
+
+void notify_wake(struct fs *fs)
+{
+    pthread_mutex_lock(&fs->notify->lock);
+    pthread_cond_broadcast(&fs->notify->work);
+    pthread_mutex_unlock(&fs->notify->lock);
 }
 
 int notify_wait(struct fs *fs, struct op *op)
@@ -276,9 +282,7 @@ static void wait_until_told(struct notify *notify)
     until.tv_sec += TELL_SECONDS;
     pthread_mutex_lock(&notify->lock);
     do {
-        busy = notify->tellings != NULL;
-        for (size_t i = 0; i < TELLERS; i++)
-            busy |= notify->busy[i] != NULL;
+        busy = notify->tellings || notify->telling > 0;
     } while (busy && !notify->stopping && pthread_cond_timedwait(&notify->work, &notify->lock, &until) == 0);
     pthread_mutex_unlock(&notify->lock);
 }
@@ -373,6 +377,26 @@ static void *scanner_thread(void *arg)
 
 /* ---- the tellers ------------------------------------------------------------------------------------------------- */
 
+static int tell_attributes(struct notify *notify, struct inode *inode)
+{
+    return fuse_lowlevel_notify_inval_inode(notify->session, (fuse_ino_t)(uintptr_t)inode, -1, 0);
+}
+
+/*
+ * The attributes first: an older answer to GETATTR that the kernel takes up only now would give the inode back the link
+ * that it loses here, and its watchers would never hear that it is gone.
+ */
+static int tell_deleted(struct notify *notify, fuse_ino_t dir, const struct telling *telling)
+{
+    int r;
+
+    (void)tell_attributes(notify, telling->inode);
+    r = fuse_lowlevel_notify_delete(notify->session, dir, (fuse_ino_t)(uintptr_t)telling->inode, telling->name,
+                                    strlen(telling->name));
+    poll_wake(notify->fs, telling->inode); /* who opens it again now finds the new one */
+    return r;
+}
+
 static void tell(struct notify *notify, const struct telling *telling)
 {
     struct fs *fs = notify->fs;
@@ -389,13 +413,11 @@ static void tell(struct notify *notify, const struct telling *telling)
         return;
     }
     fs_count(fs, COUNT_NOTIFIED);
-    /* Deleting a directory would make it dead for who is in it, such as the rm -r that has just emptied it. */
     if (telling->what == TELL_ATTRIBUTES)
-        r = fuse_lowlevel_notify_inval_inode(notify->session, (fuse_ino_t)(uintptr_t)telling->inode, -1, 0);
+        r = tell_attributes(notify, telling->inode);
     else if (telling->what == TELL_GONE && S_ISREG(telling->inode->kind->mode))
-        r = fuse_lowlevel_notify_delete(notify->session, dir, (fuse_ino_t)(uintptr_t)telling->inode, telling->name,
-                                        len);
-    else
+        r = tell_deleted(notify, dir, telling);
+    else /* deleting a directory would make it dead for who is in it, such as the rm -r that has just emptied it */
         r = fuse_lowlevel_notify_inval_entry(notify->session, dir, telling->name, len);
     if (r < 0 && r != -ENOENT && r != -ENOTDIR && r != -EBADF && r != -ENODEV && r != -ENOTCONN)
         log_line(LOG_DEBUG, "notify: %s: %s", telling->name, strerror(-r));
@@ -412,16 +434,13 @@ static void telling_free(struct notify *notify, struct telling *telling)
 
 /*
  * Once the kernel has dropped a directory's name it no longer finds what was in it, whose own watchers would not be
- * told: those come first.
+ * told: those come first. If not, the directory of the name is the caller's.
  */
-static bool must_wait(const struct notify *notify, const struct telling *telling)
+static bool must_wait(struct notify *notify, const struct telling *telling)
 {
     if (telling->inode && telling->inode != telling->dir && telling->inode->tellings > 0)
         return true;
-    for (size_t i = 0; i < TELLERS; i++)
-        if (notify->busy[i] == telling->dir)
-            return true;
-    return false;
+    return !inode_occupy(&notify->fs->inodes, telling->dir);
 }
 
 /* notify.lock is held. The first telling that may be made now, in the order of each directory. */
@@ -447,10 +466,8 @@ static struct telling *take_telling(struct notify *notify)
 static void *teller_thread(void *arg)
 {
     struct notify *notify = arg;
-    size_t slot;
 
     pthread_mutex_lock(&notify->lock);
-    slot = notify->teller_n++;
     for (;;) {
         struct telling *telling = NULL;
 
@@ -458,11 +475,13 @@ static void *teller_thread(void *arg)
             pthread_cond_wait(&notify->work, &notify->lock);
         if (!telling)
             break;
-        notify->busy[slot] = telling->dir;
+        notify->telling++;
         pthread_mutex_unlock(&notify->lock);
         tell(notify, telling);
+        inode_vacate(&notify->fs->inodes, telling->dir);
+        announcer_wake(notify->fs);
         pthread_mutex_lock(&notify->lock);
-        notify->busy[slot] = NULL;
+        notify->telling--;
         telling->dir->tellings--;
         pthread_cond_broadcast(&notify->work);
         pthread_mutex_unlock(&notify->lock);

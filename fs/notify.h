@@ -51,6 +51,9 @@ void notify_watchers_of(struct fs *fs, struct inode *dir, const char *name, cons
 /* The same of where the inode stood, with this content. */
 void notify_watchers(struct fs *fs, struct inode *inode, struct content *was_content);
 
+/* A directory that somebody else was at work in is free (inode_vacate()). */
+void notify_wake(struct fs *fs);
+
 /*
  * Runs the operation again once the kernel has been told all that was to be told by now (or after a second, should it
  * not take it). -EINPROGRESS, or 0 when there is nothing to wait for.
