@@ -7,7 +7,10 @@
 /* The directory kv/, and below it every directory and file. */
 extern const struct kind kind_kv, kind_kv_dir, kind_kv_file;
 
-/* st_blksize: programs that use it for their buffers store a value by one write. */
-#define KV_BLOCK_SIZE (1024 * 1024)
+/*
+ * st_blksize: programs that use it for their buffers store a value by one write. Consul's limit, and not more: some
+ * (shred) write whole blocks.
+ */
+#define KV_BLOCK_SIZE (512 * 1024)
 
 #endif
