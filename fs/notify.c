@@ -397,6 +397,22 @@ static int tell_deleted(struct notify *notify, fuse_ino_t dir, const struct tell
     return r;
 }
 
+/*
+ * The kernel is to look the name up again. It must not drop or delete it: a directory would be dead for who is in it,
+ * such as the rm -r that has just emptied it, or a shell while Consul is away (getcwd() fails). Linux before 6.2 can
+ * only drop it.
+ */
+static int ask_again(struct fuse_session *session, fuse_ino_t dir, const char *name, size_t len)
+{
+#ifdef FUSE_EXPIRE_TAKES_FLAGS
+    return fuse_lowlevel_notify_expire_entry(session, dir, name, len, FUSE_LL_EXPIRE_ONLY);
+#else
+    int r = fuse_lowlevel_notify_expire_entry(session, dir, name, len);
+
+    return r == -ENOSYS ? fuse_lowlevel_notify_inval_entry(session, dir, name, len) : r;
+#endif
+}
+
 static void tell(struct notify *notify, const struct telling *telling)
 {
     struct fs *fs = notify->fs;
@@ -417,8 +433,8 @@ static void tell(struct notify *notify, const struct telling *telling)
         r = tell_attributes(notify, telling->inode);
     else if (telling->what == TELL_GONE && S_ISREG(telling->inode->kind->mode))
         r = tell_deleted(notify, dir, telling);
-    else /* deleting a directory would make it dead for who is in it, such as the rm -r that has just emptied it */
-        r = fuse_lowlevel_notify_inval_entry(notify->session, dir, telling->name, len);
+    else
+        r = ask_again(notify->session, dir, telling->name, len);
     if (r < 0 && r != -ENOENT && r != -ENOTDIR && r != -EBADF && r != -ENODEV && r != -ENOTCONN)
         log_line(LOG_DEBUG, "notify: %s: %s", telling->name, strerror(-r));
 }

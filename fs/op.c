@@ -89,6 +89,7 @@ static void op_put(struct op *op)
     handle_unref(op->handle);
     inode_unref(&fs->inodes, op->inode);
     inode_unref(&fs->inodes, op->new_parent);
+    inode_unref(&fs->inodes, op->removed);
     consul_kv_entry_unref(op->stored);
     free(op->name);
     free(op->new_name);

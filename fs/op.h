@@ -30,6 +30,7 @@ struct op {
 
     /* What it is about; each may be unset. Inodes are counted, strings are the operation's own. */
     struct inode *inode, *new_parent; /* new_parent: rename's, and where a file that is being stored stands */
+    struct inode *removed;            /* which one the kernel had under the name when it asked to remove it */
     char *name, *new_name;
     const struct kind *kind; /* what was found under the name when it began */
     const struct kind *row;  /* whose function runs */

@@ -370,34 +370,34 @@ static int find_kind(struct op *op)
     return r;
 }
 
-static void forget_name(struct op *op, bool unlinked)
+/*
+ * What is written from now on through a descriptor that is open must not bring the name back. A watch may have told of
+ * the removal before its answer came, so the name need not lead to the inode any more.
+ */
+static void forget_removed(struct op *op)
 {
     struct inode_table *table = &op->fs->inodes;
-    struct inode *inode = inode_peek(table, op->inode, op->name);
 
-    if (!inode)
+    if (!op->removed)
         return;
     pthread_mutex_lock(&table->lock);
-    inode->unlinked = unlinked;
+    op->removed->unlinked = true;
     pthread_mutex_unlock(&table->lock);
-    inode_detach(table, inode);
-    notify_pollers(op->fs, inode);
-    inode_unref(table, inode);
+    inode_detach(table, op->removed);
+    notify_pollers(op->fs, op->removed);
 }
 
 /* Created, not stored yet, and unlinked: nothing has to be told to Consul. */
 static bool is_unstored(struct op *op)
 {
     struct inode_table *table = &op->fs->inodes;
-    struct inode *inode = inode_peek(table, op->inode, op->name);
-    bool unstored = false;
+    bool unstored;
 
-    if (inode) {
-        pthread_mutex_lock(&table->lock);
-        unstored = inode->writer && !inode->content;
-        pthread_mutex_unlock(&table->lock);
-        inode_unref(table, inode);
-    }
+    if (!op->removed)
+        return false;
+    pthread_mutex_lock(&table->lock);
+    unstored = op->removed->writer && !op->removed->content;
+    pthread_mutex_unlock(&table->lock);
     return unstored;
 }
 
@@ -406,7 +406,7 @@ static int removed(struct op *op, int r)
 {
     if (r < 0)
         return r;
-    forget_name(op, true);
+    forget_removed(op);
     return reply_ok(op);
 }
 
@@ -442,6 +442,7 @@ static void begin_remove(fuse_req_t req, enum counter counter, fuse_ino_t parent
     if (!op)
         return;
     op_owns(op, op->inode, name);
+    op->removed = inode_peek(&op->fs->inodes, op->inode, op->name);
     op_start(op);
 }
 

@@ -13,6 +13,7 @@ from harness.agent import Agent, acl_settings, consul_binary  # noqa: E402  (aft
 from harness.groups import Cluster, ServerAndClient, TwoDatacenters  # noqa: E402
 from harness.health import HealthServer  # noqa: E402
 from harness.mount import BINARY, Mount  # noqa: E402
+from harness.place import Place  # noqa: E402
 from harness.proxy import Proxy  # noqa: E402
 from harness.wait import wait_until  # noqa: E402
 
@@ -187,6 +188,12 @@ def mount(request, tmp_path):
 def mnt(mount, agent):
     """The shared agent, empty, mounted with no options."""
     return mount(agent)
+
+
+@pytest.fixture
+def place(mount, agent, tmp_path):
+    """Where programs run: kv/ of a mount of the shared agent, empty, which another mount looks at, too."""
+    return Place(agent, mount(agent), mount(agent), tmp_path / "home")
 
 
 @pytest.fixture

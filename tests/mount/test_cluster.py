@@ -1,6 +1,7 @@
 """
-Three servers, of which the leader is killed while a server's mount and a client agent's mount are written and read: what
-was reported as stored is there, what was there never looks gone, and a lost majority is an error.
+Programs on one agent's mount, seen through another's. Then three servers, of which the leader is killed while a server's
+mount and a client agent's mount are written and read: what was reported as stored is there, what was there never looks
+gone, and a lost majority is an error.
 """
 
 import concurrent.futures
@@ -13,6 +14,7 @@ from errno import ENOENT
 
 import pytest
 
+from harness.place import Place
 from harness.wait import wait_equal, wait_until
 
 KEYS = {f"k{n}" for n in range(5)}
@@ -128,6 +130,28 @@ def survivor(cluster):
     """A server that is not the leader: its mount stays."""
     leader = cluster.leader
     return next(server for server in cluster.servers if server is not leader)
+
+
+PROGRAMS = """
+set -e
+mkdir conf; printf 'port = 80\\n' > conf/app; sed -i s/80/8080/ conf/app; echo 'name = web' >> conf/app
+cp -a conf copy; rsync -rc --delete copy/ conf/; tar -cf tar copy; tar -xf tar; rm tar; mv copy moved; diff -r conf moved
+git init -q repo; cd repo; cp ../conf/app .; git add app; git commit -qm first; git gc -q; git fsck --no-progress; cd ..
+rm -rf moved; find conf -name '*.bak' -delete
+"""
+
+
+def test_programs_on_a_server_are_seen_on_a_client(cluster, mount, tmp_path):
+    """And the other way round: each sees the other's work as a disk of its own would have it."""
+    place = Place(cluster.client, mount(survivor(cluster)), mount(cluster.client), tmp_path / "home")
+    place.run(PROGRAMS)
+    stored = place.stored()
+    assert stored["conf/app"] == stored["repo/app"] == b"port = 8080\nname = web\n"
+    place.holds(stored)
+    place.run("set -e; cd $there; git -C repo fsck --no-progress; git clone -q repo $home/clone; cmp repo/app conf/app")
+    place.run("rm -r $there/conf")
+    wait_equal(lambda: os.listdir(place.kv), ["repo"])
+    place.holds({key: value for key, value in stored.items() if not key.startswith("conf/")})
 
 
 def test_the_leader_is_killed_under_load(prepared, mount):

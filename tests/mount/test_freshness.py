@@ -6,9 +6,12 @@ import errno
 import os
 import subprocess
 import time
+from pathlib import Path
+
+import pytest
 
 from harness.programs import fails_with, opened, sh
-from harness.proxy import Stall
+from harness.proxy import Drop, Stall
 from harness.wait import wait_equal, wait_until
 
 
@@ -203,6 +206,36 @@ def test_inotify_tells_of_a_remote_change(mount, agent, proxy):
 
 
 # Nothing changes, nothing is asked
+
+
+@pytest.mark.parametrize("loss", ["drop-caches", "break"])
+def test_who_works_in_a_directory_keeps_it(mount, agent, proxy, loss):
+    """When nothing is known for certain any more, the kernel is to ask again, but not to forget where somebody is."""
+    agent.kv_set("d/e/a", b"1")
+    mnt = mount(proxy)
+    wait_watched(proxy, lambda: (mnt / "kv/d/e/a").read_bytes())
+    before, here = os.getcwd(), os.fspath(mnt / "kv/d/e")
+
+    def notified():
+        lines = (mnt / ".consulfs/stats").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("kernel.notified"))
+
+    os.chdir(here)
+    try:
+        count = notified()
+        with contextlib.ExitStack() as stack:
+            if loss == "break":
+                stack.enter_context(proxy.fault(Drop()))
+                proxy.cut()
+                mnt.expect_log()
+            else:
+                (mnt / ".consulfs/drop-caches").write_text("1\n")
+            wait_until(lambda: notified() >= count + 3, "the kernel is told of d, e and a")
+            assert os.getcwd() == here
+        wait_equal(lambda: Path("a").read_bytes(), b"1")
+        assert os.getcwd() == here
+    finally:
+        os.chdir(before)
 
 
 def test_idle_mount_sends_nothing_but_blocking_queries(mount, agent, proxy):

@@ -406,6 +406,18 @@ def test_unlink(mnt, agent):
         os.unlink(mnt / "kv/a")
 
 
+def test_what_is_unlinked_while_it_is_open_stays_gone(mnt, agent):
+    """Whichever comes first, Consul's answer or what the watch tells: each of so many has its chance."""
+    (mnt / "kv/beside").write_bytes(b"")
+    assert os.listdir(mnt / "kv") == ["beside"]
+    for n in range(100):
+        with opened(mnt / f"kv/temporary-{n}", os.O_RDWR | os.O_CREAT | os.O_EXCL) as fd:
+            os.unlink(mnt / f"kv/temporary-{n}")
+            os.write(fd, b"value")
+            assert os.pread(fd, 100, 0) == b"value"
+    assert agent.kv_keys() == ["beside"] and os.listdir(mnt / "kv") == ["beside"]
+
+
 def test_mkdir_writes_the_folder_marker(mnt, agent):
     os.mkdir(mnt / "kv/d")
     assert agent.kv_keys() == ["d/"] and agent.kv_get("d/") == b""

@@ -21,6 +21,16 @@ def sh(script, shell="sh", check=True, timeout=20, cwd="/", **arguments):
     return done
 
 
+def quietly(script, stderr="", **arguments):
+    """
+    What a script that succeeds writes to stdout. It must write nothing to stderr but this: who complains there has
+    noticed that this is no disk.
+    """
+    done = sh(script, **arguments)
+    assert done.stderr == stderr, f"{script!r} said: {done.stderr}"
+    return done.stdout
+
+
 def names(path):
     """What a directory lists, sorted."""
     return sorted(os.listdir(path))
