@@ -237,7 +237,7 @@ static int rewrite(int root_fd, const char *path, int flags, bool modified)
 static int create(struct announcer *announcer, const struct announcement *a, int root_fd, const char *path,
                   bool directory)
 {
-    fuse_ino_t dir = a->dir == announcer->fs->root ? FUSE_ROOT_ID : (fuse_ino_t)(uintptr_t)a->dir;
+    fuse_ino_t dir = node_id(announcer->fs, a->dir);
     int r = 0;
 
     for (int tries = 0; tries < 3; tries++) {

@@ -38,6 +38,23 @@ static ssize_t device_read(int fd, void *data, size_t size, void *userdata)
     return read(fd, data, size);
 }
 
+/* struct fuse_notify_prune_out of linux/fuse.h, 7.45 (Linux 6.18): headers of today's distributions lack it. */
+#define NOTIFY_PRUNE 9
+struct prune {
+    struct fuse_out_header header;
+    uint32_t count, padding;
+    uint64_t spare;
+};
+
+int device_prune(struct fuse_session *session, uint64_t *nodes, size_t n)
+{
+    struct prune prune = {.header = {.error = NOTIFY_PRUNE}, .count = (uint32_t)n};
+    struct iovec iov[] = {{&prune, sizeof(prune)}, {nodes, n * sizeof(*nodes)}};
+
+    prune.header.len = (uint32_t)(iov[0].iov_len + iov[1].iov_len);
+    return writev(fuse_session_fd(session), iov, 2) < 0 ? -errno : 0;
+}
+
 int device_take_over(struct fuse_session *session)
 {
     static const struct fuse_custom_io io = {.writev = device_writev, .read = device_read};

@@ -2,6 +2,9 @@
 #ifndef CONSULFS_DEVICE_H
 #define CONSULFS_DEVICE_H
 
+#include <stddef.h>
+#include <stdint.h>
+
 struct fuse_session;
 
 /*
@@ -10,5 +13,11 @@ struct fuse_session;
  * one that waits for Consul would hold up all others there. 0 or a negative errno.
  */
 int device_take_over(struct fuse_session *session);
+
+/*
+ * The kernel drops what it caches of these inodes, given by node ID, save what somebody is using; children come before
+ * their directories. Not inside a request. -EINVAL before Linux 6.18.
+ */
+int device_prune(struct fuse_session *session, uint64_t *nodes, size_t n);
 
 #endif

@@ -103,6 +103,12 @@ struct fs {
     atomic_uint ops;             /* operations that exist now */
 };
 
+/* How the kernel names the inode: the mount's root is 1 (FUSE_ROOT_ID). */
+static inline uint64_t node_id(const struct fs *fs, const struct inode *inode)
+{
+    return inode == fs->root ? 1 : (uint64_t)(uintptr_t)inode;
+}
+
 static inline void fs_count(struct fs *fs, enum counter counter)
 {
     atomic_fetch_add_explicit(&fs->counters[counter], 1, memory_order_relaxed);

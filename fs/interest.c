@@ -8,83 +8,122 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Does the resource show what is in the directory? Of a prefix's keys: in its directory and all below. */
-static bool shows(struct consul_resource *resource, const struct inode *dir, const struct inode *base)
+/* Inodes that the kernel knows, counted, those deeper in the tree first. */
+struct known {
+    struct known_inode {
+        struct inode *inode;
+        unsigned depth;
+    } * at;
+    size_t n, cap;
+};
+
+static void known_clear(struct fs *fs, struct known *known)
 {
-    if (!S_ISDIR(dir->kind->mode))
-        return false;
-    if (base) {
-        while (dir && dir != base)
-            dir = dir->parent;
-        return dir != NULL;
+    for (size_t i = 0; i < known->n; i++)
+        inode_unref(&fs->inodes, known->at[i].inode);
+    free(known->at);
+    *known = (struct known){0};
+}
+
+/* inode_table.lock is held. */
+static bool known_add(struct known *known, struct inode *inode)
+{
+    struct known_inode *at;
+
+    if (known->n == known->cap) {
+        size_t cap = known->cap ? known->cap * 2 : 32;
+
+        at = realloc(known->at, cap * sizeof(*at));
+        if (!at)
+            return false;
+        known->at = at;
+        known->cap = cap;
     }
+    at = &known->at[known->n++];
+    *at = (struct known_inode){.inode = inode};
+    for (const struct inode *i = inode; i->parent; i = i->parent)
+        at->depth++;
+    inode->refs++;
+    return true;
+}
+
+static int deeper_first(const void *a, const void *b)
+{
+    unsigned x = ((const struct known_inode *)a)->depth, y = ((const struct known_inode *)b)->depth;
+
+    return (x < y) - (x > y);
+}
+
+/* inode_table.lock is held. Does the resource show what is in the directory? Of a prefix's keys: below `base`, too. */
+static bool shows(const struct consul_resource *resource, const struct inode *dir, const struct inode *base)
+{
+    if (base)
+        return dir == base;
     for (size_t i = 0; i < dir->listed_by_n; i++)
         if (dir->listed_by[i] == resource)
             return true;
     return false;
 }
 
-/* The directories that the resource shows and the kernel knows, counted; the caller frees the array. */
-static struct inode **known_dirs(struct fs *fs, struct consul_resource *resource, size_t *ret_n)
+/* All that is in, or below, directories that the resource shows, and these; or only directories. */
+static void find_known(struct fs *fs, struct consul_resource *resource, bool only_dirs, struct known *known)
 {
-    struct inode *base = NULL, **dirs = NULL;
-    size_t n = 0, cap = 0;
+    bool is_prefix = consul_resource_kv_scope(resource) == CONSUL_KV_PREFIX;
+    struct inode *base = is_prefix ? kv_directory_of(fs, resource) : NULL;
 
-    *ret_n = 0;
-    if (consul_resource_kv_scope(resource) == CONSUL_KV_PREFIX) {
-        base = kv_directory_of(fs, resource);
-        if (!base)
-            return NULL;
-    }
+    *known = (struct known){0};
+    if (is_prefix && !base)
+        return;
     pthread_mutex_lock(&fs->inodes.lock);
     for (struct inode *i = fs->inodes.all; i; i = i->next) {
-        if ((i->nlookup == 0 && i != fs->root) || !shows(resource, i, base))
-            continue;
-        if (n == cap) {
-            size_t more = cap ? cap * 2 : 32;
-            struct inode **grown = realloc(dirs, more * sizeof(*grown));
+        const struct inode *above = i;
 
-            if (!grown)
-                break;
-            dirs = grown;
-            cap = more;
-        }
-        i->refs++;
-        dirs[n++] = i;
+        if ((i->nlookup == 0 && i != fs->root) || (only_dirs && !S_ISDIR(i->kind->mode)))
+            continue;
+        while (above && !shows(resource, above, base))
+            above = above->parent;
+        if (above && !known_add(known, i))
+            break;
     }
     pthread_mutex_unlock(&fs->inodes.lock);
     inode_unref(&fs->inodes, base);
-    *ret_n = n;
-    return dirs;
+    if (known->n > 0)
+        qsort(known->at, known->n, sizeof(*known->at), deeper_first);
+}
+
+static void drop(struct fs *fs, const struct known *known)
+{
+    for (size_t i = 0; i < known->n; i++)
+        if (known->at[i].inode != fs->root)
+            notify_drop(fs, known->at[i].inode);
+    notify_drop(fs, NULL);
 }
 
 bool interest_sound(struct fs *fs, struct consul_resource *resource)
 {
-    size_t n;
-    struct inode **dirs;
+    struct known known;
+    bool any;
 
-    if (!fs->announcer)
+    /* One that is only broken is being connected again. */
+    if (!fs->announcer || consul_resource_is_watched(resource))
         return false;
-    dirs = known_dirs(fs, resource, &n);
-    for (size_t i = 0; i < n; i++) {
-        notify_inode(fs, dirs[i], false);
-        inode_unref(&fs->inodes, dirs[i]);
-    }
-    free(dirs);
-    return n > 0;
+    find_known(fs, resource, false, &known);
+    any = known.n > 0;
+    drop(fs, &known);
+    known_clear(fs, &known);
+    return any;
 }
 
 unsigned interest_revisit(struct fs *fs, struct consul_resource *resource, unsigned attempt)
 {
     unsigned pause_ms = INTEREST_MOMENT_MS;
-    struct inode **dirs;
-    size_t n;
+    struct known held;
+    bool any;
 
-    dirs = known_dirs(fs, resource, &n);
-    for (size_t i = 0; i < n; i++)
-        inode_unref(&fs->inodes, dirs[i]);
-    free(dirs);
-    if (n == 0 || consul_resource_keep(resource))
+    find_known(fs, resource, true, &held);
+    any = held.n > 0;
+    known_clear(fs, &held);
+    if (!any || consul_resource_keep(resource))
         return 0;
     /* No watch may be free: then it is asked from time to time. */
     for (; attempt > 0 && pause_ms < INTEREST_LAST_MS; attempt--)
@@ -95,7 +134,7 @@ unsigned interest_revisit(struct fs *fs, struct consul_resource *resource, unsig
 /* ---- directories that were never listed ----------------------------------------------------------------------------
  */
 
-static int drop(struct lister *lister, const char *name, const struct found *found)
+static int ignore(struct lister *lister, const char *name, const struct found *found)
 {
     (void)lister, (void)name;
     content_unref(found->content);
@@ -105,7 +144,7 @@ static int drop(struct lister *lister, const char *name, const struct found *fou
 /* Asks Consul, though nobody waits for the answer. */
 static int run_list(struct op *op)
 {
-    struct lister lister = {.emit = drop};
+    struct lister lister = {.emit = ignore};
     int r = tree_list(op, op->inode, &lister);
 
     if (r < 0)
@@ -126,7 +165,8 @@ unsigned interest_visit(struct fs *fs, struct inode *dir, unsigned attempt)
     if (!held)
         return 0;
     if (attempt == 1) {
-        notify_inode(fs, dir, false);
+        notify_drop(fs, dir);
+        notify_drop(fs, NULL);
         return INTEREST_MOMENT_MS;
     }
     op = op_new(fs, NULL, dir, NULL, run_list);

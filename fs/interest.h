@@ -1,9 +1,9 @@
 /*
  * Who has a directory watched, or sits in it, reads nothing; but what shows it must be kept up to date for him.
  *
- * The kernel does not tell of watchers. But an inode that somebody holds, be it by a watch, a descriptor or as present
- * directory, outlives its directory entry, and one that was merely cached does not. So a directory whose entry was
- * invalidated and that the kernel has not forgotten a moment later is held.
+ * The kernel does not tell of watchers. But it forgets an inode that it merely caches when it is asked to drop it, and
+ * not one that somebody holds, be it by a watch, a descriptor or as present directory. So a directory that the kernel
+ * has been told to drop and still knows a moment later is held.
  *
  * That is found out when a watch on a resource has ended (it was idle, or others needed it more): if one of the
  * directories that it shows is held, it is fetched and watched again. And once for each directory that was looked up

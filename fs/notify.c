@@ -4,6 +4,7 @@
 #include "announce.h"
 #include "changes.h"
 #include "content.h"
+#include "device.h"
 #include "interest.h"
 #include "log.h"
 #include "pollers.h"
@@ -17,6 +18,7 @@
 
 #define TELLERS 8
 #define TELL_SECONDS 1
+#define DROP_MAX 256
 #define STOP_SECONDS 2
 
 /* A resource that changed or lost its watch, or a directory to look at, with those above it; or who waits for these. */
@@ -53,7 +55,9 @@ struct notify {
     struct fuse_session *session; /* constant */
     pthread_t scanner, tellers[TELLERS];
     size_t started;
-    bool stopped; /* of main's thread */
+    bool stopped;                 /* of main's thread */
+    struct inode *drop[DROP_MAX]; /* the scanner's: to be dropped by the kernel; counted */
+    size_t drop_n;
 
     pthread_mutex_t lock;
     pthread_cond_t work;
@@ -65,6 +69,56 @@ struct notify {
     unsigned telling; /* how many tellers are at work */
     bool stopping;
 };
+
+/* ---- dropping, on the scanner's thread ------------------------------------------------------------------------------
+ */
+
+static void drop_entries(struct notify *notify)
+{
+    struct inode_table *table = &notify->fs->inodes;
+
+    for (size_t i = 0; i < notify->drop_n; i++) {
+        struct inode *inode = notify->drop[i];
+        struct inode *dir = NULL;
+        char *name = NULL;
+
+        pthread_mutex_lock(&table->lock);
+        if (inode->parent && (name = strdup(inode->name))) {
+            dir = inode->parent;
+            dir->refs++;
+        }
+        pthread_mutex_unlock(&table->lock);
+        if (dir)
+            fuse_lowlevel_notify_inval_entry(notify->session, node_id(notify->fs, dir), name, strlen(name));
+        inode_unref(table, dir);
+        free(name);
+    }
+}
+
+/* Linux before 6.18 can only drop names, also of what is used: who is in such a directory finds no way up for a moment.
+ */
+static void drop_all(struct notify *notify)
+{
+    uint64_t nodes[DROP_MAX];
+
+    for (size_t i = 0; i < notify->drop_n; i++)
+        nodes[i] = node_id(notify->fs, notify->drop[i]);
+    if (notify->drop_n > 0 && device_prune(notify->session, nodes, notify->drop_n) == -EINVAL)
+        drop_entries(notify);
+    for (size_t i = 0; i < notify->drop_n; i++)
+        inode_unref(&notify->fs->inodes, notify->drop[i]);
+    notify->drop_n = 0;
+}
+
+void notify_drop(struct fs *fs, struct inode *inode)
+{
+    struct notify *notify = fs->notify;
+
+    if (inode)
+        notify->drop[notify->drop_n++] = inode_ref(&fs->inodes, inode);
+    if (!inode || notify->drop_n == DROP_MAX)
+        drop_all(notify);
+}
 
 /* ---- the scanner ------------------------------------------------------------------------------------------------- */
 
@@ -379,7 +433,7 @@ static void *scanner_thread(void *arg)
 
 static int tell_attributes(struct notify *notify, struct inode *inode)
 {
-    return fuse_lowlevel_notify_inval_inode(notify->session, (fuse_ino_t)(uintptr_t)inode, -1, 0);
+    return fuse_lowlevel_notify_inval_inode(notify->session, node_id(notify->fs, inode), -1, 0);
 }
 
 /*
@@ -391,7 +445,7 @@ static int tell_deleted(struct notify *notify, fuse_ino_t dir, const struct tell
     int r;
 
     (void)tell_attributes(notify, telling->inode);
-    r = fuse_lowlevel_notify_delete(notify->session, dir, (fuse_ino_t)(uintptr_t)telling->inode, telling->name,
+    r = fuse_lowlevel_notify_delete(notify->session, dir, node_id(notify->fs, telling->inode), telling->name,
                                     strlen(telling->name));
     poll_wake(notify->fs, telling->inode); /* who opens it again now finds the new one */
     return r;
@@ -416,7 +470,7 @@ static int ask_again(struct fuse_session *session, fuse_ino_t dir, const char *n
 static void tell(struct notify *notify, const struct telling *telling)
 {
     struct fs *fs = notify->fs;
-    fuse_ino_t dir = telling->dir == fs->root ? FUSE_ROOT_ID : (fuse_ino_t)(uintptr_t)telling->dir;
+    fuse_ino_t dir = node_id(fs, telling->dir);
     size_t len = strlen(telling->name);
     int r;
 

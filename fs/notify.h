@@ -43,6 +43,11 @@ void notify_looked_up(struct fs *fs, struct inode *dir);
 void notify_inode(struct fs *fs, struct inode *inode, bool gone);
 /* The inode is what it was, but its time is not. */
 void notify_attributes(struct fs *fs, struct inode *inode);
+/*
+ * On the notify thread only. The kernel is to drop what it caches of the inode and nobody uses. That is done for many
+ * at once: NULL ends their number. What is in a directory comes before it.
+ */
+void notify_drop(struct fs *fs, struct inode *inode);
 /* The inode's bytes are no longer those that descriptors on it were opened on, or its name stands for another. */
 void notify_pollers(struct fs *fs, struct inode *inode);
 /* Who watches the directory is to learn that `name` is no longer what it was: see announce(). */

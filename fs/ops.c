@@ -48,11 +48,6 @@ struct inode *inode_of(struct fs *fs, fuse_ino_t ino)
     return ino == FUSE_ROOT_ID ? fs->root : (struct inode *)(uintptr_t)ino;
 }
 
-fuse_ino_t node_id(struct fs *fs, const struct inode *inode)
-{
-    return inode == fs->root ? FUSE_ROOT_ID : (fuse_ino_t)(uintptr_t)inode;
-}
-
 struct op *begin(fuse_req_t req, enum counter counter, fuse_ino_t ino, const char *name, op_run_fn *run)
 {
     struct fs *fs = fs_of(req);

@@ -23,7 +23,6 @@ extern const struct fuse_lowlevel_ops consulfs_ops;
 
 static inline struct fs *fs_of(fuse_req_t req) { return fuse_req_userdata(req); }
 struct inode *inode_of(struct fs *fs, fuse_ino_t ino);
-fuse_ino_t node_id(struct fs *fs, const struct inode *inode);
 
 /* The handle of a descriptor; NULL for one that has only a number (pollers.h). */
 struct handle *handle_of(const struct fuse_file_info *fi);

@@ -686,6 +686,16 @@ bool consul_resource_is_newer(struct consul_resource *resource, uint64_t since_n
     return newer;
 }
 
+bool consul_resource_is_watched(struct consul_resource *resource)
+{
+    bool watched;
+
+    pthread_mutex_lock(&resource->cache->lock);
+    watched = resource->state != WATCH_NONE;
+    pthread_mutex_unlock(&resource->cache->lock);
+    return watched;
+}
+
 bool consul_resource_keep(struct consul_resource *resource)
 {
     bool watched;

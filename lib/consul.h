@@ -309,6 +309,8 @@ struct consul_snapshot *consul_resource_peek(struct consul_resource *resource, b
  * it watched if a watch is free. False if it was not.
  */
 bool consul_resource_keep(struct consul_resource *resource);
+/* Whether it is watched, or will be as soon as Consul answers again. */
+bool consul_resource_is_watched(struct consul_resource *resource);
 /* Why the newest attempt to read it failed; 0 when it did not, or none was made yet. */
 int consul_resource_error(struct consul_resource *resource);
 /* This mount changed what the resource shows: only an answer to a request sent from now on counts as fresh. */

@@ -45,7 +45,8 @@ def lookup(name, port):
     return found
 
 
-def test_dnsmasq_hostsdir(mnt, agent, tmp_path):
+def test_dnsmasq_hostsdir(mount, agent, tmp_path):
+    mnt = mount(agent, allow_other=True)  # it runs in a group of its own
     agent.kv_set("hosts/web", b"10.0.0.1 web.test\n")
     (port,) = free_ports(HOST, 1)
     command = [
