@@ -99,10 +99,10 @@ static void tell_verdict(struct fs *fs, struct inode *inode, enum verdict verdic
         notify_attributes(fs, inode);
         return;
     }
-    inode_rest_on(&fs->inodes, inode, NULL);
     /* A directory's inode stands for the place: who is in it, or watches it, finds it again when it comes back. */
     if (verdict == CHANGED && !S_ISDIR(inode->kind->mode))
-        inode_detach(&fs->inodes, inode);
+        inode_supersede(&fs->inodes, inode);
+    inode_rest_on(&fs->inodes, inode, NULL);
     notify_inode(fs, inode, verdict == CHANGED);
 }
 

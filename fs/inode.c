@@ -542,6 +542,14 @@ bool inode_detach(struct inode_table *table, struct inode *inode)
     return was;
 }
 
+void inode_supersede(struct inode_table *table, struct inode *inode)
+{
+    pthread_mutex_lock(&table->lock);
+    inode->superseded = true;
+    detach(table, inode);
+    pthread_mutex_unlock(&table->lock);
+}
+
 int inode_move(struct inode_table *table, struct inode *inode, struct inode *parent, const char *name)
 {
     char *copy = strdup(name), *old_name = inode->name;

@@ -41,6 +41,8 @@ struct inode {
     bool unlinked;          /* by us: what an open descriptor still writes goes nowhere */
     uint32_t generation;    /* how often a write of ours gave it other bytes */
     struct poller *pollers; /* who waits for a change; see pollers.h */
+    bool superseded;        /* a change made elsewhere gave its name another inode */
+    pid_t refused_pid;      /* who was refused to open it for that reason last */
     bool occupied;          /* a directory: a thread of notify.c or announce.c is at work in it */
     bool sounded;           /* a directory: whether somebody holds it was found out once; see interest.h */
     bool pages_stale;       /* our own write changed it since the kernel may have cached its pages */
@@ -104,6 +106,8 @@ void inode_forget(struct inode_table *table, struct inode *inode, uint64_t n);
 
 /* The name no longer stands for this inode. True if it did. */
 bool inode_detach(struct inode_table *table, struct inode *inode);
+/* The same, for a change made elsewhere, of which the kernel is still to be told. */
+void inode_supersede(struct inode_table *table, struct inode *inode);
 /* The inode moves, with the kernel's dentry, and replaces what was there. */
 int inode_move(struct inode_table *table, struct inode *inode, struct inode *parent, const char *name);
 /*

@@ -37,6 +37,7 @@ const struct kind kind_kv_file = {
     .mode = S_IFREG | 0644,
     .find = kv_find_file,
     .list = list_nothing,
+    .check = kv_check,
     .store = kv_store,
     .may_create = kv_may_create,
     .create_exclusive = kv_create_exclusive,

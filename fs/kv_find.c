@@ -391,3 +391,88 @@ int kv_find_file(struct op *op, struct inode *dir, const char *name, struct foun
     ret_found->content = content_of_entry(place.entry);
     return ret_found->content ? 0 : -ENOMEM;
 }
+
+/* The resource that keeps the name true, counted, and the key that it stands for, the caller's; or NULL. */
+static struct consul_resource *watched_place(struct op *op, struct inode *inode, char **ret_key, char **ret_name,
+                                             bool *ret_superseded)
+{
+    struct inode_table *table = &op->fs->inodes;
+    struct consul_resource *resource = NULL;
+    struct inode *dir = NULL;
+    char *prefix;
+
+    *ret_key = *ret_name = NULL;
+    pthread_mutex_lock(&table->lock);
+    *ret_superseded = inode->superseded && inode->refused_pid != op->pid;
+    if (*ret_superseded)
+        inode->refused_pid = op->pid;
+    if (inode->rests_on && inode->parent && inode->storing == 0 && (*ret_name = strdup(inode->name))) {
+        resource = consul_resource_ref(inode->rests_on);
+        dir = inode->parent;
+        dir->refs++;
+    }
+    pthread_mutex_unlock(&table->lock);
+    if (!dir)
+        return NULL;
+    prefix = kv_prefix_of(op, dir);
+    if (!prefix || kv_key_of(prefix, *ret_name, ret_key) < 0) {
+        consul_resource_unref(resource);
+        resource = NULL;
+    }
+    inode_unref(table, dir);
+    free(prefix);
+    return resource;
+}
+
+/* Whether the snapshot has the inode's value for the key. */
+static bool stands_for(struct op *op, struct inode *inode, const struct consul_snapshot *snapshot, const char *key,
+                       const char *name)
+{
+    struct content *now, *had = inode_content(&op->fs->inodes, inode);
+    struct kv_place place;
+    bool same;
+
+    if (!had)
+        return true; /* it is created, and not stored yet */
+    if (kv_find_in_cover(snapshot, key, strcmp(name, NAME_KV_VALUE) == 0, false, &place) < 0 || !place.entry ||
+        place.is_dir) {
+        content_unref(had);
+        return false;
+    }
+    same = place.entry->modify_index <= had->version;
+    content_unref(had);
+    if (same)
+        return true;
+    now = content_of_entry(place.entry);
+    same = now && inode_take_same_bytes(&op->fs->inodes, inode, &kind_kv_file, now, now->mtime_ns);
+    content_unref(now);
+    return same;
+}
+
+/*
+ * What is not watched was looked up a moment ago. An inode that was superseded can still be opened by its name until
+ * the kernel has been told, and by requests that were on their way then: the name is looked up again. Who comes back to
+ * it all the same has it open already (/proc/self/fd), and gets what he had.
+ */
+int kv_check(struct op *op, struct inode *inode)
+{
+    struct consul_snapshot *snapshot;
+    struct consul_resource *resource;
+    char *key, *name;
+    bool superseded;
+    int r = 0;
+
+    resource = watched_place(op, inode, &key, &name, &superseded);
+    if (resource && consul_resource_is_watched(resource))
+        r = op_read_resource(op, resource, &snapshot);
+    if (superseded)
+        r = -ESTALE;
+    else if (resource && r == 0 && op->read_n > 0 && !stands_for(op, inode, snapshot, key, name))
+        r = -ESTALE;
+    else if (r != -EINPROGRESS)
+        r = 0; /* while Consul is away, what is known is served */
+    consul_resource_unref(resource);
+    free(key);
+    free(name);
+    return r;
+}

@@ -66,6 +66,8 @@ int kv_find_place(struct op *op, struct inode *dir, const char *name, struct kv_
 
 /* The next read has to ask: what is in the cache lost a race. The operation begins anew. */
 void kv_distrust(struct op *op);
+/* What is read from now on is as new as this change of ours, which is as a lock to others. */
+void kv_catch_up(struct op *op, const struct consul_kv_entry *stored);
 /* One operation without a value on the key of a file. */
 int kv_begin_on_key(struct op *op, struct inode *dir, const char *name, enum consul_kv_verb verb);
 
@@ -86,6 +88,7 @@ int kv_set_attribute(struct op *op, struct inode *dir, const char *name, const c
 
 int kv_find_dir(struct op *op, struct inode *dir, const char *name, struct found *ret_found);
 int kv_find_file(struct op *op, struct inode *dir, const char *name, struct found *ret_found);
+int kv_check(struct op *op, struct inode *inode);
 int kv_list(struct op *op, struct inode *dir, struct lister *lister);
 int kv_store(struct op *op, struct inode *dir, const char *name, const char *data, size_t len);
 int kv_may_create(struct op *op, struct inode *dir, const char *name);

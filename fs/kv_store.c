@@ -112,11 +112,22 @@ int kv_begin_on_key(struct op *op, struct inode *dir, const char *name, enum con
     return r;
 }
 
+/*
+ * Who creates a lock file is to see what its former owner did, and read it: the watches may not have told of it yet.
+ */
+void kv_catch_up(struct op *op, const struct consul_kv_entry *stored)
+{
+    consul_kv_catch_up(op->fs->consul, op_datacenter(op), consul_kv_key(stored), stored->modify_index);
+}
+
 /* O_CREAT|O_EXCL: one of all hosts wins. */
 int kv_create_exclusive(struct op *op, struct inode *dir, const char *name)
 {
-    if (op->stage > 0)
+    if (op->stage > 0) {
+        if (op->result == 0 && op->stored)
+            kv_catch_up(op, op->stored);
         return op->result;
+    }
     /* The directory's marker may be there, and is no file as long as it is empty: this is one when it is stored. */
     if (strcmp(name, NAME_KV_EMPTY) == 0)
         return 0;

@@ -352,23 +352,14 @@ static uint64_t since_ns(const struct op *op, struct consul_resource *resource)
 
 static uint64_t limit_ns(const struct op *op) { return op->fs->options->timeout_ms * MS + DEADLINE_SLACK_NS; }
 
-static int read_path(struct op *op, const char *path, enum consul_format format, unsigned flags, size_t max,
-                     struct consul_snapshot **ret_snapshot)
+/* Takes the reference to the resource, which read_path() or the caller has by this path. */
+static int read_resource(struct op *op, const char *path, struct consul_resource *resource,
+                         struct consul_snapshot **ret_snapshot)
 {
-    struct consul_resource *resource;
     struct consul_snapshot *snapshot;
     enum consul_freshness freshness = CONSUL_FRESH;
-    int r;
+    int r = 0;
 
-    for (size_t i = 0; i < op->read_n; i++) {
-        if (strcmp(op->read[i].path, path) == 0) {
-            *ret_snapshot = op->read[i].snapshot;
-            return 0;
-        }
-    }
-    r = consul_resource_get(op->fs->consul, path, format, flags, max, &resource);
-    if (r < 0)
-        return r;
     if (op->quiet) {
         r = peek(op, resource, &snapshot, &freshness);
     } else {
@@ -406,6 +397,27 @@ static int read_path(struct op *op, const char *path, enum consul_format format,
     }
     *ret_snapshot = snapshot;
     return 0;
+}
+
+static int read_path(struct op *op, const char *path, enum consul_format format, unsigned flags, size_t max,
+                     struct consul_snapshot **ret_snapshot)
+{
+    struct consul_resource *resource;
+    int r;
+
+    for (size_t i = 0; i < op->read_n; i++) {
+        if (strcmp(op->read[i].path, path) == 0) {
+            *ret_snapshot = op->read[i].snapshot;
+            return 0;
+        }
+    }
+    r = consul_resource_get(op->fs->consul, path, format, flags, max, &resource);
+    return r < 0 ? r : read_resource(op, path, resource, ret_snapshot);
+}
+
+int op_read_resource(struct op *op, struct consul_resource *resource, struct consul_snapshot **ret_snapshot)
+{
+    return read_resource(op, consul_resource_path(resource), consul_resource_ref(resource), ret_snapshot);
 }
 
 int op_read(struct op *op, const char *path, enum consul_format format, unsigned flags, size_t max,

@@ -100,6 +100,8 @@ void op_free(struct op *op);
  */
 int op_read(struct op *op, const char *path, enum consul_format format, unsigned flags, size_t max,
             struct consul_snapshot **ret_snapshot);
+/* The same of a resource that somebody has, as inode.rests_on. */
+int op_read_resource(struct op *op, struct consul_resource *resource, struct consul_snapshot **ret_snapshot);
 /*
  * The datacenter whose directory (below datacenters/) the operation is about, borrowed; NULL elsewhere in the tree.
  * Paths of op_read() and op_request() get it as dc=, unless they have one already or are about the agent itself.

@@ -176,9 +176,15 @@ static int run_open(struct op *op)
     struct content *content;
     struct handle *handle;
     bool being_written;
+    int r;
 
     if (op->quiet && (op->flags & O_ACCMODE) != O_RDONLY)
         return open_announced(op);
+    if (inode->kind->check) {
+        r = inode->kind->check(op, inode);
+        if (r < 0)
+            return r;
+    }
     if ((op->flags & O_ACCMODE) != O_RDONLY)
         return inode->kind->spool ? open_spool(op) : open_for_writing(op);
     if (inode->kind->stream)
@@ -298,6 +304,19 @@ static void set_content(struct fs *fs, struct inode *inode, struct content *cont
     notify_pollers(fs, inode);
 }
 
+/* The name has had another inode since the descriptor was opened: that one is no longer what is there either. */
+static void forget_other(struct op *op, struct inode *inode)
+{
+    struct inode_table *table = &op->fs->inodes;
+    bool other;
+
+    pthread_mutex_lock(&table->lock);
+    other = !inode->current && !inode->unlinked;
+    pthread_mutex_unlock(&table->lock);
+    if (other && op->new_parent)
+        notify_name(op->fs, op->new_parent, op->new_name);
+}
+
 /* The operation that stores ends, one way or another. */
 static void end_store(struct op *op)
 {
@@ -312,6 +331,7 @@ static void end_store(struct op *op)
             content = inode_content(table, inode);
         if (op->stored && content)
             set_content(op->fs, inode, content);
+        forget_other(op, inode);
     }
     inode_end_storing(table, inode);
     handle_end_store(op->handle, op->stored_done ? 0 : op->store_error ? op->store_error : -EIO, content);

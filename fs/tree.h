@@ -57,6 +57,11 @@ struct kind {
     int (*list)(struct op *op, struct inode *dir, struct lister *lister);
     /* The bytes of a file in `dir` whose find does not give them. */
     int (*read)(struct op *op, struct inode *dir, const char *name, struct content **ret_content);
+    /*
+     * It is opened: are the inode's bytes what the name stands for now? 0, or -ESTALE, on which the kernel looks the
+     * name up again. The kernel is told of a change a moment after it is known here. NULL: that moment does not matter.
+     */
+    int (*check)(struct op *op, struct inode *inode);
     /* Its bytes come while they are read; with KIND_DIRECT. */
     const struct stream_source *stream;
     /* What is written there is kept until it is whole. NULL: it cannot be written so. */

@@ -4,8 +4,9 @@
  * A resource is fresh for somebody who began at `since`
  *  - while it is watched: a blocking query on it is outstanding, or broke less than BROKEN_GRACE ago;
  *  - or when its snapshot's request ended after `since`;
- * and never while this program itself changed it after the snapshot's request was sent (not_before_ns).
- * Otherwise the reader waits for one GET, which all readers of the resource share.
+ * and never while its index is below one that it is known to have (floor_index; its blocking query is waited for), or
+ * this program itself changed it after the snapshot's request was sent (not_before_ns). Otherwise the reader waits for
+ * one GET, which all readers of the resource share.
  *
  * A resource that is read becomes watched as soon as a watch is free. The least recently read one gives its watch up
  * when it has not been read for EVICT_AFTER; while all are hot the others are revalidated on each read.
@@ -273,6 +274,13 @@ static int start_blocking_query(struct consul_resource *resource)
     return 0;
 }
 
+/* cache.lock is held. Nothing that this client knows of happened after what the snapshot shows. */
+static bool is_new_enough(const struct consul_resource *resource)
+{
+    return resource->snapshot && resource->sent_ns >= resource->not_before_ns &&
+           resource->snapshot->index >= resource->floor_index;
+}
+
 /* cache.lock is held. True when somebody must be told (CONSUL_WATCH_ENDED). */
 static bool end_watch(struct consul_resource *resource)
 {
@@ -293,6 +301,8 @@ static bool end_watch(struct consul_resource *resource)
     resource->state = WATCH_NONE;
     cache->watches--;
     cache->ended++;
+    if (resource->first && !resource->get && !cache->closing) /* they waited for the blocking query's answer */
+        (void)start_get(resource);
     return true;
 }
 
@@ -361,6 +371,8 @@ static void accept(struct consul_resource *resource, struct consul_snapshot *sna
         consul_snapshot_unref(snapshot);
         return;
     }
+    if (sent_ns >= resource->floor_index_ns || (resource->snapshot && snapshot->index < resource->snapshot->index))
+        resource->floor_index = 0; /* it is reached, or indexes mean something else by now (a restore) */
     apply_pending(resource, snapshot, sent_ns);
     changed = !resource->snapshot || !same_content(resource, resource->snapshot, snapshot);
     if (snapshot->filtered)
@@ -626,6 +638,14 @@ static bool is_live(const struct consul_resource *resource, uint64_t now)
             !resource->cache->disconnected_ns);
 }
 
+/* The blocking query that is outstanding is about to bring what is waited for: an index that is known to be there. */
+static bool is_coming(const struct consul_resource *resource)
+{
+    return resource->state == WATCH_LIVE && resource->watch && resource->snapshot &&
+           resource->sent_ns >= resource->not_before_ns && resource->snapshot->index < resource->floor_index &&
+           !resource->cache->disconnected_ns;
+}
+
 int consul_resource_read(struct consul_resource *resource, uint64_t since_ns, struct consul_waiter *waiter,
                          struct consul_snapshot **ret_snapshot, enum consul_freshness *ret_freshness)
 {
@@ -636,7 +656,7 @@ int consul_resource_read(struct consul_resource *resource, uint64_t since_ns, st
 
     pthread_mutex_lock(&cache->lock);
     resource->used_ns = now;
-    if (resource->snapshot && resource->sent_ns >= resource->not_before_ns) {
+    if (is_new_enough(resource)) {
         watched = is_live(resource, now);
         serve = watched || resource->fetched_ns >= since_ns;
         /* A strict mount knows that the agent is gone before its blocking query does. */
@@ -655,9 +675,9 @@ int consul_resource_read(struct consul_resource *resource, uint64_t since_ns, st
     } else if (cache->closing) {
         r = -ECANCELED;
     } else {
-        if (!resource->get)
+        if (!resource->get && !is_coming(resource))
             r = start_get(resource);
-        else if (resource->get_since_ns < resource->not_before_ns)
+        else if (resource->get && resource->get_since_ns < resource->not_before_ns)
             resource->get_again = true;
         serve = stale = r == 0 && cache->disconnected_ns && stale_allowed(resource, now);
         cache->misses += !serve;
@@ -681,7 +701,7 @@ bool consul_resource_is_newer(struct consul_resource *resource, uint64_t since_n
     bool newer;
 
     pthread_mutex_lock(&resource->cache->lock);
-    newer = resource->snapshot && resource->sent_ns >= resource->not_before_ns && resource->fetched_ns >= since_ns;
+    newer = is_new_enough(resource) && resource->fetched_ns >= since_ns;
     pthread_mutex_unlock(&resource->cache->lock);
     return newer;
 }
@@ -715,7 +735,7 @@ struct consul_snapshot *consul_resource_peek(struct consul_resource *resource, b
 
     pthread_mutex_lock(&resource->cache->lock);
     snapshot = resource->snapshot ? consul_snapshot_ref(resource->snapshot) : NULL;
-    *ret_watched = is_live(resource, consul_now_ns()) && resource->sent_ns >= resource->not_before_ns;
+    *ret_watched = is_live(resource, consul_now_ns()) && is_new_enough(resource);
     pthread_mutex_unlock(&resource->cache->lock);
     return snapshot;
 }

@@ -34,6 +34,9 @@ void cache_drop(struct cache *cache);
 void cache_apply_kv(struct cache *cache, const char *datacenter, const char *key, struct consul_kv_entry *entry,
                     uint64_t removed_index);
 
+/* See consul_kv_catch_up(). */
+void cache_catch_up(struct cache *cache, const char *datacenter, const char *key, uint64_t index);
+
 /* Any answer, or its lack, tells whether the agent is there. */
 void cache_note_contact(struct cache *cache, const struct http_request *request, int err);
 

@@ -226,6 +226,11 @@ bool consul_waiter_cancel(struct consul *client, struct consul_waiter *waiter)
 
 void consul_expire(struct consul *client, const char *prefix) { cache_expire(client->cache, prefix, true); }
 
+void consul_kv_catch_up(struct consul *client, const char *datacenter, const char *key, uint64_t index)
+{
+    cache_catch_up(client->cache, datacenter ? datacenter : client->datacenter, key, index);
+}
+
 void consul_drop_caches(struct consul *client) { cache_drop(client->cache); }
 
 void consul_set_kv_limits(struct consul *client, size_t max_value, size_t max_txn_ops)

@@ -389,6 +389,11 @@ typedef void consul_kv_done_fn(void *arg, const struct consul_answer *answer, st
  */
 int consul_kv_txn(struct consul *client, const char *datacenter, const struct consul_kv_op *ops, size_t n,
                   consul_kv_done_fn *done, void *arg) CONSUL_WARN_UNUSED;
+/*
+ * What is read from now on of keys in the datacenter (NULL: the configuration's) is as new as `index`, the ModifyIndex
+ * of a change of `key`: for who got a lock, and is to see all that its former holder did. Asks nobody by itself.
+ */
+void consul_kv_catch_up(struct consul *client, const char *datacenter, const char *key, uint64_t index);
 /* True when the key can be carried at all, and `*ret_plain` when /v1/kv takes it in a path. */
 bool consul_kv_key_valid(const char *key, bool *ret_plain);
 

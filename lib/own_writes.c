@@ -81,14 +81,41 @@ void cache_expire(struct cache *cache, const char *prefix, bool told)
     pthread_mutex_unlock(&cache->lock);
 }
 
-static bool covers(const struct consul_resource *resource, const char *datacenter, const char *key)
+static bool is_of(const struct consul_resource *resource, const char *datacenter)
 {
     if (!resource->prefix)
         return false;
-    if (resource->datacenter ? !datacenter || strcmp(resource->datacenter, datacenter) != 0 : datacenter != NULL)
+    return resource->datacenter ? datacenter && strcmp(resource->datacenter, datacenter) == 0 : datacenter == NULL;
+}
+
+static bool covers(const struct consul_resource *resource, const char *datacenter, const char *key)
+{
+    if (!is_of(resource, datacenter))
         return false;
     return resource->recursive ? strncmp(key, resource->prefix, strlen(resource->prefix)) == 0
                                : strcmp(key, resource->prefix) == 0;
+}
+
+/*
+ * What shows the key itself will be at this index as soon as its blocking query answers, which it does for the change
+ * that had the index; what shows other keys has to be asked.
+ */
+void cache_catch_up(struct cache *cache, const char *datacenter, const char *key, uint64_t index)
+{
+    uint64_t now = consul_now_ns();
+
+    pthread_mutex_lock(&cache->lock);
+    for (struct consul_resource *r = cache->all; r; r = r->next) {
+        if (!is_of(r, datacenter) || r->state == WATCH_NONE)
+            continue;
+        if (!covers(r, datacenter, key)) {
+            expire_one(r, now, false);
+        } else if (index > r->floor_index) {
+            r->floor_index = index;
+            r->floor_index_ns = now;
+        }
+    }
+    pthread_mutex_unlock(&cache->lock);
 }
 
 static int pending_add(struct consul_resource *resource, const char *key, struct consul_kv_entry *entry,

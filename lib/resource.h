@@ -40,6 +40,8 @@ struct consul_resource {
     uint64_t sent_ns, fetched_ns; /* of the request that brought (or confirmed) the snapshot */
     uint64_t not_before_ns;       /* a request sent before this does not count */
     uint64_t floor_ns;            /* the same, also when Consul is away: a write was told to have succeeded */
+    uint64_t floor_index;         /* a snapshot with a lower index does not count; 0: any does */
+    uint64_t floor_index_ns;      /* but the answer to a request sent since then does */
     uint64_t good_ns;             /* the snapshot was last known to be current */
     uint64_t used_ns;
     uint64_t changed_ns; /* a blocking query last brought something new */

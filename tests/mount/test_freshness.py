@@ -321,3 +321,57 @@ def test_refused_write_does_not_end_the_watch_of_a_large_store(mnt, agent):
             os.close(fd)
         agent.kv_set("key", b"%d" % n)
         wait_equal((mnt / "kv/key").read_bytes, b"%d" % n)
+
+
+# A lock file (O_EXCL) excludes: who has it reads what its former owner wrote, though no watch has told of it
+
+
+COUNT_UNDER_A_LOCK_FILE = """
+import os, sys
+mnt, turns = sys.argv[1], int(sys.argv[2])
+for _ in range(turns):
+    while True:
+        try:
+            os.close(os.open(f"{mnt}/kv/lock", os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+            break
+        except FileExistsError:
+            pass
+    with open(f"{mnt}/kv/count") as file:
+        n = int(file.read())
+    with open(f"{mnt}/kv/count", "w") as file:
+        file.write(f"{n + 1}\\n")
+    os.unlink(f"{mnt}/kv/lock")
+"""
+
+
+def test_lock_file(mount, agent):
+    agent.kv_set("count", b"0\n")
+    mounts = [mount(agent), mount(agent)]
+    command = ["/usr/bin/python3", "-c", COUNT_UNDER_A_LOCK_FILE]
+    counting = [subprocess.Popen([*command, str(mnt.path), "100"]) for mnt in mounts for _ in range(2)]
+    for process in counting:
+        assert process.wait(timeout=60) == 0
+    assert agent.kv_get("count") == b"400\n"
+
+
+def test_exclusive_creation_costs_no_request_more(mount, agent, proxy):
+    agent.kv_set("d/a", b"1")
+    mnt = mount(proxy)
+    wait_watched(proxy, (mnt / "kv/d/a").read_bytes)
+    with proxy.record() as seen:
+        for n in range(20):
+            os.close(os.open(mnt / f"kv/d/{n}", os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+            assert (mnt / "kv/d/a").read_bytes() == b"1"
+    assert len(seen.not_blocking) == 20, seen.not_blocking
+
+
+def test_what_is_open_can_be_opened_again(mount, agent):
+    """By its descriptor; it is the old value then."""
+    agent.kv_set("d/a", b"1")
+    mnt = mount(agent)
+    with opened(mnt / "kv/d/a", os.O_RDONLY) as fd:
+        agent.kv_set("d/a", b"2")
+        wait_equal((mnt / "kv/d/a").read_bytes, b"2")
+        for _ in range(3):
+            with open(f"/proc/self/fd/{fd}", "rb") as again:
+                assert again.read() == b"1"
