@@ -201,6 +201,11 @@ static enum verdict judge(struct fs *fs, struct inode *inode)
         parent->refs++;
         name = strdup(inode->name);
     }
+    inode->unjudged |= inode->storing > 0;
+    if (parent && inode_is_moving(inode)) { /* its path is about to be another */
+        parent->refs--;
+        parent = NULL;
+    }
     pthread_mutex_unlock(&fs->inodes.lock);
     if (!parent || !name) {
         inode_unref(&fs->inodes, parent);
