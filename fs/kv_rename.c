@@ -187,7 +187,9 @@ static int begin_rename_dir(struct op *op, const struct consul_snapshot *snapsho
             r = -EINVAL;
         ops[2 * done] = (struct consul_kv_op){
             /* The target's own marker may be there: an empty directory, which is replaced. */
-            .verb = is_marker && !(flags & RENAME_NOREPLACE) ? CONSUL_KV_SET : CONSUL_KV_CAS,
+            .verb = is_marker && !(flags & RENAME_NOREPLACE) ? CONSUL_KV_SET
+                    : is_value                               ? verb_for(new_key, RENAME_NOREPLACE)
+                                                             : CONSUL_KV_CAS,
             .key = new_key,
             .value = consul_kv_value(entry),
             .value_len = entry->value_len,
