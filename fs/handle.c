@@ -87,6 +87,16 @@ void handle_set_content(struct handle *handle, struct content *content)
     content_unref(old);
 }
 
+bool handle_has_version(struct handle *handle, uint64_t version)
+{
+    bool has;
+
+    pthread_mutex_lock(&handle->lock);
+    has = handle->content && handle->content->version == version;
+    pthread_mutex_unlock(&handle->lock);
+    return has;
+}
+
 void handle_set_stream(struct handle *handle, struct stream *stream)
 {
     pthread_mutex_lock(&handle->fs->open_lock);

@@ -52,6 +52,7 @@ struct handle *handle_ref(struct handle *handle);
 void handle_unref(struct handle *handle); /* NULL is fine */
 /* What is there now, if nothing newer is being written: takes a reference of its own. */
 void handle_set_content(struct handle *handle, struct content *content);
+bool handle_has_version(struct handle *handle, uint64_t version);
 /*
  * The same process has stored another value, in place of the version `before`, through another descriptor: this one
  * goes on from there if it had that version and has nothing of its own to store.

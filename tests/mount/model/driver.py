@@ -100,7 +100,7 @@ class World:
             self._compare(mount, own)
 
     def _both(self, mount, name, arguments):
-        mount_matters = ("unlink", "remove_tree", "rename", "open")
+        mount_matters = ("unlink", "remove_tree", "rename", "open", "set_flags")
         if name.startswith("handle_") and arguments[0] not in self.model.handles:
             return  # it was never opened, or was closed; so it is when a failure is being cut down
         if name == "open" and arguments[0] in self.model.handles:
