@@ -20,7 +20,17 @@ static bool same_version(const struct inode *inode, const struct content *conten
     return inode->content && inode->content->version == content->version && inode->content->len == content->len;
 }
 
-/* Whether the inode stands for what is there now, `found`; of a write that is under way its outcome decides. */
+/*
+ * The table's lock is held. Whether an operation of ours is under way that decides what the inode stands for, or where:
+ * it is looked at again when that ends.
+ */
+static bool is_underway(struct inode *inode)
+{
+    inode->unjudged |= inode->storing > 0;
+    return inode->storing > 0 || inode_is_moving(inode);
+}
+
+/* Whether the inode stands for what is there now, `found`. */
 static enum verdict compare(struct fs *fs, struct inode *inode, const struct found *found)
 {
     bool stands;
@@ -28,7 +38,7 @@ static enum verdict compare(struct fs *fs, struct inode *inode, const struct fou
     if (inode->kind != found->kind)
         return CHANGED;
     pthread_mutex_lock(&fs->inodes.lock);
-    stands = !inode->current || inode->storing > 0 || !found->content || same_version(inode, found->content);
+    stands = is_underway(inode) || !inode->current || !found->content || same_version(inode, found->content);
     pthread_mutex_unlock(&fs->inodes.lock);
     if (stands)
         return STANDS;
@@ -69,7 +79,7 @@ static enum verdict judge(struct fs *fs, struct inode *inode)
     struct op *op;
 
     pthread_mutex_lock(&fs->inodes.lock);
-    if (inode->parent && inode->storing == 0) {
+    if (inode->parent && !is_underway(inode)) {
         parent = inode->parent;
         parent->refs++;
         name = strdup(inode->name);

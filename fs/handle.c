@@ -87,6 +87,16 @@ void handle_set_content(struct handle *handle, struct content *content)
     content_unref(old);
 }
 
+bool handle_has_version(struct handle *handle, uint64_t version)
+{
+    bool has;
+
+    pthread_mutex_lock(&handle->lock);
+    has = handle->content && handle->content->version == version;
+    pthread_mutex_unlock(&handle->lock);
+    return has;
+}
+
 void handle_set_stream(struct handle *handle, struct stream *stream)
 {
     pthread_mutex_lock(&handle->fs->open_lock);
@@ -111,6 +121,32 @@ uint64_t handle_stream_size(struct fs *fs, const struct inode *inode, pid_t pid)
     size = best ? stream_size(best->stream) : 0;
     pthread_mutex_unlock(&fs->open_lock);
     return size;
+}
+
+int handle_all(struct fs *fs, struct handle ***ret_handles, size_t *ret_n)
+{
+    struct handle **handles;
+    size_t n = 0;
+
+    pthread_mutex_lock(&fs->open_lock);
+    for (const struct handle *handle = fs->handles; handle; handle = handle->next)
+        n++;
+    handles = malloc((n + 1) * sizeof(*handles));
+    n = 0;
+    for (struct handle *handle = fs->handles; handles && handle; handle = handle->next) {
+        pthread_mutex_lock(&handle->lock);
+        if (handle->refs > 0) { /* else it is about to be freed */
+            handle->refs++;
+            handles[n++] = handle;
+        }
+        pthread_mutex_unlock(&handle->lock);
+    }
+    pthread_mutex_unlock(&fs->open_lock);
+    if (!handles)
+        return -ENOMEM;
+    *ret_handles = handles;
+    *ret_n = n;
+    return 0;
 }
 
 void handle_free_all(struct fs *fs)
@@ -172,6 +208,12 @@ static int resize(struct handle *handle, uint64_t len, size_t max)
     return 0;
 }
 
+static void changed(struct handle *handle)
+{
+    handle->dirty = true;
+    handle->flushed = false;
+}
+
 int handle_write(struct handle *handle, const char *data, size_t len, uint64_t offset, size_t max)
 {
     int r;
@@ -186,7 +228,7 @@ int handle_write(struct handle *handle, const char *data, size_t len, uint64_t o
         r = resize(handle, offset + len, max);
     if (r == 0) {
         memcpy(handle->data + offset, data, len);
-        handle->dirty = true;
+        changed(handle);
     }
     pthread_mutex_unlock(&handle->lock);
     return r;
@@ -223,34 +265,75 @@ int handle_truncate(struct handle *handle, uint64_t len, size_t max)
     if (r == 0)
         r = resize(handle, len, max);
     if (r == 0) {
-        handle->dirty = true;
+        changed(handle);
         handle->refused = 0; /* another value */
     }
     pthread_mutex_unlock(&handle->lock);
     return r;
 }
 
-int handle_read(struct handle *handle, uint64_t offset, size_t size, char **ret_data, size_t *ret_len)
+/* handle.lock is held. How long the value would be if it were stored now. */
+static size_t value_len(const struct handle *handle)
 {
-    const char *from;
-    char *copy = NULL;
-    size_t len;
+    size_t len = 0;
+
+    if (handle->content && !handle->replaces && (!handle->data || handle_appends(handle)))
+        len = handle->content->len;
+    return handle->data ? len + handle->len : len;
+}
+
+int handle_allocate(struct handle *handle, uint64_t offset, uint64_t len, bool keep_size, bool zero, size_t max)
+{
+    uint64_t end = offset + len;
+    size_t present;
+    int r;
 
     pthread_mutex_lock(&handle->lock);
-    if (handle->data && !handle_appends(handle)) {
-        from = handle->data;
-        len = handle->len;
-    } else {
-        from = handle->content && !handle->replaces ? handle->content->data : NULL;
-        len = from ? handle->content->len : 0;
-    }
+    r = handle->refused;
+    present = value_len(handle);
+    if (zero && keep_size && end > present)
+        end = present; /* a hole beyond the end is none */
+    if (r == 0 && end > max)
+        r = -EFBIG;
+    if (r < 0 || (zero ? offset >= end : keep_size || end <= present)) /* room that is not used is always there */
+        goto out;
+    r = handle_appends(handle) ? begin_rewrite(handle) : load(handle);
+    if (r == 0 && end > handle->len)
+        r = resize(handle, end, max);
+    if (r == 0 && zero)
+        memset(handle->data + offset, 0, (size_t)(end - offset));
+    if (r == 0)
+        changed(handle);
+out:
+    pthread_mutex_unlock(&handle->lock);
+    return r;
+}
+
+int handle_read(struct handle *handle, uint64_t offset, size_t size, char **ret_data, size_t *ret_len)
+{
+    const struct content *old = NULL;
+    size_t before, len;
+    char *copy = NULL;
+
+    pthread_mutex_lock(&handle->lock);
+    if (handle->content && !handle->replaces && (!handle->data || handle_appends(handle)))
+        old = handle->content;
+    before = old ? old->len : 0; /* and behind it what is written */
+    len = value_len(handle);
     len = offset < len ? len - (size_t)offset : 0;
     if (len > size)
         len = size;
-    if (len > 0) {
+    if (len > 0)
         copy = malloc(len);
-        if (copy)
-            memcpy(copy, from + offset, len);
+    if (copy) {
+        size_t from_old = offset < before ? before - (size_t)offset : 0;
+
+        if (from_old > len)
+            from_old = len;
+        if (from_old > 0)
+            memcpy(copy, old->data + offset, from_old);
+        if (len > from_old)
+            memcpy(copy + from_old, handle->data + (offset + from_old - before), len - from_old);
     }
     pthread_mutex_unlock(&handle->lock);
     if (len > 0 && !copy)
@@ -277,11 +360,26 @@ size_t handle_len(struct handle *handle)
     size_t len;
 
     pthread_mutex_lock(&handle->lock);
-    len = handle->content && !handle->replaces && (!handle->data || handle_appends(handle)) ? handle->content->len : 0;
-    if (handle->data)
-        len += handle->len;
+    len = value_len(handle);
     pthread_mutex_unlock(&handle->lock);
     return len;
+}
+
+void handle_set_flushed(struct handle *handle)
+{
+    pthread_mutex_lock(&handle->lock);
+    handle->flushed = !handle->dirty;
+    pthread_mutex_unlock(&handle->lock);
+}
+
+bool handle_is_flushed(struct handle *handle)
+{
+    bool flushed;
+
+    pthread_mutex_lock(&handle->lock);
+    flushed = handle->flushed && !handle->dirty && !handle->storing;
+    pthread_mutex_unlock(&handle->lock);
+    return flushed;
 }
 
 /* ---- storing ----------------------------------------------------------------------------------------------------- */
@@ -291,7 +389,8 @@ static int take_value(struct handle *handle, char **ret_data, size_t *ret_len)
 {
     char *data;
 
-    if (handle_appends(handle)) {
+    handle->appends = handle_appends(handle);
+    if (handle->appends) {
         *ret_data = handle->data;
         *ret_len = handle->len;
         handle->data = NULL;
@@ -333,6 +432,24 @@ int handle_begin_store(struct handle *handle, struct op *op, char **ret_data, si
     return r;
 }
 
+void handle_see(struct handle *handle, uint64_t before, struct content *content)
+{
+    struct content *old = NULL;
+
+    pthread_mutex_lock(&handle->lock);
+    if (!handle->storing && !handle->dirty && !handle->refused && handle->content &&
+        handle->content->version == before) {
+        old = handle->content;
+        handle->content = content_ref(content);
+        free(handle->data);
+        handle->data = NULL;
+        handle->len = handle->cap = 0;
+        handle->replaces = handle->rewrites = false;
+    }
+    pthread_mutex_unlock(&handle->lock);
+    content_unref(old);
+}
+
 /* The same value would be refused again; programs that buffer try a failed write a second time when they close. */
 static bool is_refusal(int err)
 {
@@ -349,6 +466,12 @@ void handle_end_store(struct handle *handle, int err, struct content *content)
     if (err == 0) {
         old = handle->content;
         handle->content = content ? content_ref(content) : NULL;
+        if (handle->flags & O_APPEND && !handle->dirty) { /* replaced or rewritten: what is written next is appended */
+            free(handle->data);
+            handle->data = NULL;
+            handle->len = handle->cap = 0;
+            handle->replaces = handle->rewrites = false;
+        }
     } else if (is_refusal(err)) {
         handle->refused = err;
     }

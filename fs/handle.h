@@ -26,6 +26,7 @@ struct handle {
     struct stream *stream;      /* guarded by fs.open_lock until open() has succeeded, then constant; or NULL */
     struct spool *spool;        /* constant once it is open; NULL for all that is not written so */
     struct handle *prev, *next; /* guarded by fs.open_lock */
+    bool is_writer;             /* guarded by fs.open_lock: somebody has it open for writing */
 
     pthread_mutex_t lock;
     /* guarded by lock */
@@ -36,11 +37,14 @@ struct handle {
     bool replaces; /* opened with O_TRUNC, or created: the old value does not matter */
     bool rewrites; /* opened with O_APPEND, but truncated since: the whole value is stored */
     bool dirty;    /* data (or its absence) is to be stored */
+    pid_t wrote;   /* who wrote last: it may have inherited the descriptor; 0: nobody yet */
     bool stored_by_write;
+    bool flushed;        /* a descriptor was closed, perhaps the last one, and nothing was written since */
     bool kv_flags_given; /* a KV value's flags were set before it was stored: */
     uint64_t kv_flags;
     int refused;  /* why nothing of this descriptor will be stored any more; 0 */
     bool storing; /* an operation is storing; the others queue */
+    bool appends; /* what it stores goes behind what is there */
     struct op *queue;
 };
 
@@ -49,6 +53,12 @@ struct handle *handle_ref(struct handle *handle);
 void handle_unref(struct handle *handle); /* NULL is fine */
 /* What is there now, if nothing newer is being written: takes a reference of its own. */
 void handle_set_content(struct handle *handle, struct content *content);
+bool handle_has_version(struct handle *handle, uint64_t version);
+/*
+ * The same process has stored another value, in place of the version `before`, through another descriptor: this one
+ * goes on from there if it had that version and has nothing of its own to store.
+ */
+void handle_see(struct handle *handle, uint64_t before, struct content *content);
 /* The handle's from now on. */
 void handle_set_stream(struct handle *handle, struct stream *stream);
 /*
@@ -56,6 +66,8 @@ void handle_set_stream(struct handle *handle, struct stream *stream);
  * kernel does not say through which descriptor somebody asks for a file's size.
  */
 uint64_t handle_stream_size(struct fs *fs, const struct inode *inode, pid_t pid);
+/* All there are, each counted; the caller frees the array and its references. */
+int handle_all(struct fs *fs, struct handle ***ret_handles, size_t *ret_n);
 /* Frees those that the kernel did not release before the mount ended. No other thread may be left. */
 void handle_free_all(struct fs *fs);
 
@@ -70,12 +82,17 @@ static inline bool handle_writes(const struct handle *handle) { return (handle->
 /* Puts bytes at offset; beyond the end the gap is zeros. -EFBIG above max, -ENOMEM. */
 int handle_write(struct handle *handle, const char *data, size_t len, uint64_t offset, size_t max);
 int handle_truncate(struct handle *handle, uint64_t len, size_t max);
+/* As fallocate(2): the file reaches as far as the range, unless it is to keep its size, and `zero` clears the range. */
+int handle_allocate(struct handle *handle, uint64_t offset, uint64_t len, bool keep_size, bool zero, size_t max);
 /* What a read through this descriptor sees; the caller frees *ret_data. */
 int handle_read(struct handle *handle, uint64_t offset, size_t size, char **ret_data, size_t *ret_len);
 /* A write was refused (err < 0): what is left of the value is not to be stored behind the writer's back. True if it is
  * the first. */
 bool handle_refuse(struct handle *handle, int err);
 size_t handle_len(struct handle *handle);
+/* All is stored and a descriptor was closed: that it was the last one is told later. */
+void handle_set_flushed(struct handle *handle);
+bool handle_is_flushed(struct handle *handle);
 
 /*
  * 0: there is nothing to store. 1: the operation is to store *ret_data (the caller's). -EINPROGRESS: it was queued

@@ -572,6 +572,57 @@ int inode_move(struct inode_table *table, struct inode *inode, struct inode *par
     return 0;
 }
 
+/* table.lock is held, and the caller holds both parents. */
+static int put_at(struct inode *inode, struct inode *parent, const char *name)
+{
+    char *copy = strdup(name);
+
+    if (!copy)
+        return -ENOMEM;
+    free(inode->name);
+    inode->name = copy;
+    inode->parent->refs--;
+    inode->parent = parent;
+    parent->refs++;
+    return 0;
+}
+
+static bool stands_at(const struct inode *inode, const struct inode *parent, const char *name)
+{
+    return inode->parent == parent && strcmp(inode->name, name) == 0;
+}
+
+bool inode_exchange(struct inode_table *table, struct inode *parent, const char *name, struct inode *other_parent,
+                    const char *other_name)
+{
+    struct inode *here, *there;
+    bool both;
+
+    pthread_mutex_lock(&table->lock);
+    here = find(table, parent, name);
+    there = find(table, other_parent, other_name);
+    both = here && there;
+    if (here)
+        detach(table, here);
+    if (there)
+        detach(table, there);
+    for (struct inode *inode = table->all; inode; inode = inode->next) {
+        bool from_here = stands_at(inode, parent, name);
+
+        if (!from_here && !stands_at(inode, other_parent, other_name))
+            continue;
+        both &= inode == here || inode == there || inode->nlookup == 0;
+        if (put_at(inode, from_here ? other_parent : parent, from_here ? other_name : name) < 0)
+            both = false;
+    }
+    if (here)
+        attach(table, here);
+    if (there)
+        attach(table, there);
+    pthread_mutex_unlock(&table->lock);
+    return both;
+}
+
 bool inode_move_detached(struct inode_table *table, struct inode *parent, const char *name, struct inode *new_parent,
                          const char *new_name)
 {
@@ -607,11 +658,59 @@ void inode_begin_storing(struct inode_table *table, struct inode *inode)
     pthread_mutex_unlock(&table->lock);
 }
 
-void inode_end_storing(struct inode_table *table, struct inode *inode)
+bool inode_end_storing(struct inode_table *table, struct inode *inode)
 {
+    bool unjudged = false;
+
     pthread_mutex_lock(&table->lock);
-    inode->storing--;
+    if (--inode->storing == 0) {
+        unjudged = inode->unjudged;
+        inode->unjudged = false;
+    }
     pthread_mutex_unlock(&table->lock);
+    return unjudged;
+}
+
+bool inode_is_moving(struct inode *inode)
+{
+    for (struct inode *above = inode->parent; above; above = above->parent) {
+        if (above->storing > 0) {
+            above->unjudged = true;
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool is_below(const struct inode *inode, const struct inode *dir)
+{
+    while (inode && inode != dir)
+        inode = inode->parent;
+    return inode != NULL;
+}
+
+int inode_all_below(struct inode_table *table, const struct inode *dir, struct inode ***ret_inodes, size_t *ret_n)
+{
+    struct inode **inodes;
+    size_t n = 0;
+
+    pthread_mutex_lock(&table->lock);
+    for (struct inode *inode = table->all; inode; inode = inode->next)
+        n += inode->nlookup > 0 && is_below(inode->parent, dir);
+    inodes = malloc((n + 1) * sizeof(*inodes));
+    n = 0;
+    for (struct inode *inode = table->all; inodes && inode; inode = inode->next) {
+        if (inode->nlookup > 0 && is_below(inode->parent, dir)) {
+            inode->refs++;
+            inodes[n++] = inode;
+        }
+    }
+    pthread_mutex_unlock(&table->lock);
+    if (!inodes)
+        return -ENOMEM;
+    *ret_inodes = inodes;
+    *ret_n = n;
+    return 0;
 }
 
 void inode_set_content(struct inode_table *table, struct inode *inode, struct content *content, uint64_t mtime_ns)

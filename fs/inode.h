@@ -24,6 +24,7 @@ struct consul_resource;
 struct content;
 struct handle;
 struct kind;
+struct op;
 struct poller;
 
 struct inode {
@@ -45,6 +46,9 @@ struct inode {
     pid_t refused_pid;      /* who was refused to open it for that reason last */
     bool occupied;          /* a directory: a thread of notify.c or announce.c is at work in it */
     bool sounded;           /* a directory: whether somebody holds it was found out once; see interest.h */
+    bool unjudged;          /* a change was told while storing: it is to be looked at again when that is done */
+    bool appending;         /* an operation appends: */
+    struct op *appenders;   /* those of this mount that come after it, in order */
     bool pages_stale;       /* our own write changed it since the kernel may have cached its pages */
     /* What the kernel's unlimited entry rests on: the resource that tells when it is no longer true. Counted. */
     struct consul_resource *rests_on;
@@ -111,6 +115,12 @@ void inode_supersede(struct inode_table *table, struct inode *inode);
 /* The inode moves, with the kernel's dentry, and replaces what was there. */
 int inode_move(struct inode_table *table, struct inode *inode, struct inode *parent, const char *name);
 /*
+ * What stands at the two places changes them, older versions as well. False if something that the kernel has there
+ * may not have done so in the same way: it is to ask again for both names.
+ */
+bool inode_exchange(struct inode_table *table, struct inode *parent, const char *name, struct inode *other_parent,
+                    const char *other_name);
+/*
  * Older versions that stood at (parent, name), and what the kernel still has of them, go along with a rename. True if
  * there were any.
  */
@@ -118,7 +128,13 @@ bool inode_move_detached(struct inode_table *table, struct inode *parent, const 
                          const char *new_name);
 /* While a write or rename of ours is under way, its outcome decides what the inode stands for. */
 void inode_begin_storing(struct inode_table *table, struct inode *inode);
-void inode_end_storing(struct inode_table *table, struct inode *inode);
+/* True: notify_look() at it, a change was told meanwhile. */
+bool inode_end_storing(struct inode_table *table, struct inode *inode);
+/* Whether a directory above is being renamed, which is then to be looked at again, with what is below it. table.lock is
+ * held. */
+bool inode_is_moving(struct inode *inode);
+/* All that the kernel knows below the directory, counted; the caller frees the array and its references. */
+int inode_all_below(struct inode_table *table, const struct inode *dir, struct inode ***ret_inodes, size_t *ret_n);
 /* Our own write: the same inode has new bytes. */
 void inode_set_content(struct inode_table *table, struct inode *inode, struct content *content, uint64_t mtime_ns);
 /* The bytes as they are now, counted, or NULL. */

@@ -25,6 +25,9 @@ const struct kind kind_kv_dir = {
     .mkdir = kv_make_dir,
     .rmdir = kv_remove_dir,
     .rename = kv_rename_dir,
+    .exchange = kv_exchange,
+    .moved = kv_moved,
+    .stands_at = kv_stands_at,
 };
 
 static int list_nothing(struct op *op, struct inode *dir, struct lister *lister)
@@ -39,10 +42,14 @@ const struct kind kind_kv_file = {
     .list = list_nothing,
     .check = kv_check,
     .store = kv_store,
+    .store_ended = kv_end_turn,
     .may_create = kv_may_create,
     .create_exclusive = kv_create_exclusive,
     .unlink = kv_remove_file,
     .rename = kv_rename_file,
+    .exchange = kv_exchange,
+    .moved = kv_moved,
+    .stands_at = kv_stands_at,
     .get_attribute = kv_get_attribute,
     .attributes = kv_attributes,
     .set_attribute = kv_set_attribute,

@@ -53,7 +53,7 @@ int kv_make_dir(struct op *op, struct inode *dir, const char *name)
 /*
  * Removing a directory: what is below it is asked afresh, then its marker goes. `stage` counts the two requests.
  */
-static int ask_what_is_below(struct op *op, const char *marker)
+int kv_ask_below(struct op *op, const char *marker)
 {
     struct consul_request request = {.method = "GET", .intent = CONSUL_READ};
     char *url = kv_url_of(marker, strlen(marker), "?keys&separator=%2F");
@@ -67,7 +67,7 @@ static int ask_what_is_below(struct op *op, const char *marker)
     return r;
 }
 
-static int check_known_empty(struct op *op, const char *marker)
+int kv_is_known_empty(struct op *op, const char *marker)
 {
     struct consul_snapshot *snapshot;
     size_t covered, len = strlen(marker), i;
@@ -76,41 +76,42 @@ static int check_known_empty(struct op *op, const char *marker)
     if (r < 0)
         return r;
     i = consul_kv_lower_bound(&snapshot->kv, marker, len);
+    if (i == snapshot->kv.n || !kv_begins_with(snapshot->kv.entries[i], marker, len))
+        return 0;
+    if (covered < len && consul_kv_find(&snapshot->kv, marker, len - 1)) /* shown in it as %value */
+        return -ENOTEMPTY;
     if (i < snapshot->kv.n && snapshot->kv.entries[i]->key_len == len && snapshot->kv.entries[i]->value_len == 0)
         i++;
     return i < snapshot->kv.n && kv_begins_with(snapshot->kv.entries[i], marker, len) ? -ENOTEMPTY : 0;
 }
 
-/* Only the marker may be there, and it must hold nothing: bytes in it show as %empty. */
-static int check_empty(struct op *op, struct inode *dir, const char *name, const char *marker)
+int kv_is_empty(struct op *op, struct inode *dir, const char *marker)
 {
     json_t *names = json_loads(op->answer ? op->answer : "", 0, NULL);
-    size_t n = json_array_size(names);
+    size_t n = json_array_size(names), len = strlen(marker), covered;
     const char *first = json_string_value(json_array_get(names, 0));
     bool empty = op->result == -ENOENT || n == 0 || (n == 1 && first && strcmp(first, marker) == 0);
+    struct consul_snapshot *snapshot;
     struct kv_place place;
-    char *key = NULL, *prefix;
+    char *prefix;
     int r = op->result < 0 && op->result != -ENOENT ? op->result : empty ? 0 : -ENOTEMPTY;
 
     json_decref(names);
-    if (r < 0)
+    if (r < 0 || n == 0)
         return r;
     prefix = kv_prefix_of(op, dir);
-    r = prefix ? kv_key_of(prefix, name, &key) : -ENOMEM;
-    if (r == 0) {
-        struct consul_snapshot *snapshot;
-        size_t covered;
-
-        r = kv_read_cover(op, prefix, &snapshot, &covered);
-        if (r == 0)
-            r = kv_find_in_cover(snapshot, marker, false, true, &place);
-        if (r == 0 && place.entry && place.entry->value_len > 0)
-            r = -ENOTEMPTY;
-        else if (r != -EINPROGRESS)
-            r = 0;
+    r = prefix ? kv_read_cover(op, prefix, &snapshot, &covered) : -ENOMEM;
+    if (r == 0 && consul_kv_find(&snapshot->kv, marker, len - 1)) { /* shown in it as %value */
+        free(prefix);
+        return -ENOTEMPTY;
     }
+    if (r == 0)
+        r = kv_find_in_cover(snapshot, marker, false, true, &place);
+    if (r == 0 && place.entry && place.entry->value_len > 0)
+        r = -ENOTEMPTY;
+    else if (r != -EINPROGRESS)
+        r = 0;
     free(prefix);
-    free(key);
     return r;
 }
 
@@ -140,14 +141,14 @@ int kv_remove_dir(struct op *op, struct inode *dir, const char *name)
         return -ENOENT;
     kv.key = marker;
     if (op->stage == 0 && kv_is_plain(marker, strlen(marker))) {
-        r = ask_what_is_below(op, marker);
+        r = kv_ask_below(op, marker);
     } else if (op->stage == 0) { /* it can't be asked for: what is known above it has to do */
-        r = check_known_empty(op, marker);
+        r = kv_is_known_empty(op, marker);
         op->stage = r == 0 ? 1 : 0;
         if (r == 0)
             r = op_kv_txn(op, &kv, 1);
     } else {
-        r = check_empty(op, dir, name, marker);
+        r = kv_is_empty(op, dir, marker);
         if (r == 0)
             r = op_kv_txn(op, &kv, 1);
     }

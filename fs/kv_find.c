@@ -110,14 +110,16 @@ char *kv_marker_of(struct op *op, struct inode *dir, const char *name)
 
 int kv_key_of_file(struct op *op, struct inode *dir, const char *name, char **ret_key)
 {
-    char *prefix = kv_prefix_of(op, dir);
-    int r = prefix ? kv_key_of(prefix, name, ret_key) : -ENOMEM;
+    char *prefix = kv_prefix_of(op, dir), *key = NULL;
+    int r = prefix ? kv_key_of(prefix, name, &key) : -ENOMEM;
 
     free(prefix);
-    if (r == 0 && **ret_key == '\0') {
-        free(*ret_key);
+    if (r == 0 && *key == '\0') /* which no key is */
         r = -EINVAL;
-    }
+    if (r == 0)
+        *ret_key = key;
+    else
+        free(key);
     return r == -ENOENT ? -EINVAL : r;
 }
 

@@ -1,6 +1,7 @@
 /*
  * What the parts of kv/ share: kv_find.c knows names, keys and which resource shows a directory, kv_list.c lists,
- * kv_store.c stores values, kv_dir.c removes and makes names, kv_rename.c moves them, kv.c has the rows.
+ * kv_store.c stores values, kv_dir.c removes and makes names, kv_rename.c and kv_exchange.c move them, kv.c has the
+ * rows.
  */
 #ifndef CONSULFS_KV_PARTS_H
 #define CONSULFS_KV_PARTS_H
@@ -77,6 +78,15 @@ int kv_begin_on_key(struct op *op, struct inode *dir, const char *name, enum con
 /* A key of this directory went away: it, and those on the way to it, may have vanished with their last key. */
 void kv_emptied(struct op *op, struct inode *dir);
 
+/*
+ * Asks what is below a directory, whose marker this is: a request, after which kv_is_empty() tells what came of it: 0,
+ * -ENOTEMPTY, or why it is not known. Only an empty marker may be there: bytes in it show as %empty.
+ */
+int kv_ask_below(struct op *op, const char *marker);
+int kv_is_empty(struct op *op, struct inode *dir, const char *marker);
+/* The same of a prefix that can't be asked for, from what is known above it. */
+int kv_is_known_empty(struct op *op, const char *marker);
+
 /* ---- kv_xattr.c; see struct kind --------------------------------------------------------------------------------- */
 
 extern const char *const kv_attributes[];
@@ -91,6 +101,7 @@ int kv_find_file(struct op *op, struct inode *dir, const char *name, struct foun
 int kv_check(struct op *op, struct inode *inode);
 int kv_list(struct op *op, struct inode *dir, struct lister *lister);
 int kv_store(struct op *op, struct inode *dir, const char *name, const char *data, size_t len);
+void kv_end_turn(struct op *op);
 int kv_may_create(struct op *op, struct inode *dir, const char *name);
 int kv_create_exclusive(struct op *op, struct inode *dir, const char *name);
 size_t kv_max_len(struct fs *fs);
@@ -101,5 +112,8 @@ int kv_rename_file(struct op *op, struct inode *dir, const char *name, struct in
                    unsigned flags);
 int kv_rename_dir(struct op *op, struct inode *dir, const char *name, struct inode *new_dir, const char *new_name,
                   unsigned flags);
+int kv_exchange(struct op *op, struct inode *dir, const char *name, struct inode *new_dir, const char *new_name);
+void kv_moved(struct op *op);
+bool kv_stands_at(struct op *op, struct inode *file, struct inode *dir, const char *name);
 
 #endif

@@ -1,6 +1,9 @@
 /* kv/: renaming files and directories. */
 #include "kv_parts.h"
 
+#include "content.h"
+#include "handle.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,12 +12,20 @@
 #define RENAME_NOREPLACE (1 << 0)
 #endif
 
+/* The marker of a directory may be there, and is no file as long as it is empty. */
+static enum consul_kv_verb verb_for(const char *new_key, unsigned flags)
+{
+    size_t len = strlen(new_key);
+
+    return flags & RENAME_NOREPLACE && new_key[len - 1] != '/' ? CONSUL_KV_CAS : CONSUL_KV_SET;
+}
+
 static int begin_rename(struct op *op, const struct consul_kv_entry *entry, const char *new_key, unsigned flags)
 {
     const char *key = consul_kv_key(entry);
     struct consul_kv_op ops[] = {
         {.verb = CONSUL_KV_CHECK_INDEX, .key = key, .index = entry->modify_index},
-        {.verb = flags & RENAME_NOREPLACE ? CONSUL_KV_CAS : CONSUL_KV_SET,
+        {.verb = verb_for(new_key, flags),
          .key = new_key,
          .value = consul_kv_value(entry),
          .value_len = entry->value_len,
@@ -26,67 +37,125 @@ static int begin_rename(struct op *op, const struct consul_kv_entry *entry, cons
     return r == -EFBIG ? -EXDEV : r; /* does not fit a transaction: mv copies */
 }
 
-/* A value too large for a transaction: the new key is stored first, then the old one goes if it still is the same. */
-static int continue_in_two_steps(struct op *op, const char *key, uint64_t index)
-{
-    struct consul_kv_op kv = {.verb = CONSUL_KV_DELETE_CAS, .key = key, .index = index};
+/*
+ * A value too large for a transaction: the new key is stored first, then the old one goes if it still is the same. If
+ * it is not, somebody was faster, and what was at the new key comes back, unless that has been changed since.
+ */
+enum { AT_ONCE, COPY, REMOVE, UNDO };
 
-    return op_kv_txn(op, &kv, 1);
-}
-
-static int begin_in_two_steps(struct op *op, const struct consul_kv_entry *entry, const char *new_key, unsigned flags)
+static int begin_copy(struct op *op, struct consul_kv_entry *entry, struct consul_kv_entry *replaced,
+                      const char *new_key, unsigned flags)
 {
     struct consul_kv_op kv = {
-        .verb = flags & RENAME_NOREPLACE ? CONSUL_KV_CAS : CONSUL_KV_SET,
+        .verb = verb_for(new_key, flags),
         .key = new_key,
         .value = consul_kv_value(entry),
         .value_len = entry->value_len,
         .flags = entry->flags,
     };
 
-    op->in_two_steps = true;
+    consul_kv_entry_unref(op->moving);
+    consul_kv_entry_unref(op->replaced);
+    op->moving = consul_kv_entry_ref(entry);
+    op->replaced = replaced ? consul_kv_entry_ref(replaced) : NULL;
+    op->rename_step = COPY;
     return op_kv_txn(op, &kv, 1);
+}
+
+static int begin_remove(struct op *op)
+{
+    struct consul_kv_op kv = {
+        .verb = CONSUL_KV_DELETE_CAS, .key = consul_kv_key(op->moving), .index = op->moving->modify_index};
+
+    op->rename_step = REMOVE;
+    return op_kv_txn(op, &kv, 1);
+}
+
+static int begin_undo(struct op *op)
+{
+    struct consul_kv_op kv = {.verb = CONSUL_KV_DELETE_CAS, .key = consul_kv_key(op->stored), .value = ""};
+
+    kv.index = op->stored->modify_index;
+    if (op->replaced) {
+        kv.verb = CONSUL_KV_CAS;
+        kv.value = consul_kv_value(op->replaced);
+        kv.value_len = op->replaced->value_len;
+        kv.flags = op->replaced->flags;
+    }
+    op->rename_step = UNDO;
+    return op_kv_txn(op, &kv, 1);
+}
+
+/* 1: the operation is to begin (anew). */
+static int go_on(struct op *op, struct inode *dir)
+{
+    if (op->stage == 0)
+        return 1;
+    if (op->rename_step == COPY && op->result == 0)
+        return op->stored ? begin_remove(op) : -EIO;
+    if (op->rename_step == REMOVE && op->result == -ESTALE)
+        return begin_undo(op);
+    if (op->rename_step != UNDO && op->result != -ESTALE) {
+        if (op->result == 0)
+            kv_emptied(op, dir);
+        return op->result;
+    }
+    if (op->attempts >= KV_CONFLICTS_MAX)
+        return -ESTALE;
+    op->rename_step = AT_ONCE;
+    kv_distrust(op);
+    return 1;
 }
 
 int kv_rename_file(struct op *op, struct inode *dir, const char *name, struct inode *new_dir, const char *new_name,
                    unsigned flags)
 {
-    bool between = op->in_two_steps && op->stage == 1 && op->result == 0;
-    struct kv_place place = {0};
+    struct kv_place place = {0}, target = {0};
+    struct consul_kv_entry *entry;
     char *new_key;
     int r;
 
     if (flags & ~(unsigned)RENAME_NOREPLACE)
         return -EINVAL;
-    if (op->stage > 0 && !between) {
-        if (op->result != -ESTALE || op->attempts >= KV_CONFLICTS_MAX) {
-            if (op->result == 0)
-                kv_emptied(op, dir);
-            return op->result;
-        }
-        op->in_two_steps = false;
-        kv_distrust(op);
-    }
+    r = go_on(op, dir);
+    if (r <= 0)
+        return r;
     r = kv_find_place(op, dir, name, &place);
     if (r < 0)
         return r;
     if (place.is_dir)
         return -EXDEV;
-    if (between)
-        return continue_in_two_steps(op, consul_kv_key(place.entry), place.entry->modify_index);
     r = kv_key_of_file(op, new_dir, new_name, &new_key);
     if (r < 0)
         return r;
-    r = begin_rename(op, place.entry, new_key, flags);
-    if (r == -EXDEV)
-        r = begin_in_two_steps(op, place.entry, new_key, flags);
+    entry = consul_kv_entry_ref(place.entry); /* looking for the target may end what it was borrowed from */
+    r = begin_rename(op, entry, new_key, flags);
+    if (r == -EXDEV) {
+        r = kv_find_place(op, new_dir, new_name, &target);
+        if (r == 0 || r == -ENOENT)
+            r = begin_copy(op, entry, r == 0 && !target.is_dir ? target.entry : NULL, new_key, flags);
+    }
+    consul_kv_entry_unref(entry);
     free(new_key);
     return r;
 }
 
-/* Every key below goes along, or none: two operations each, which limits how many fit. */
+/* ---- directories -------------------------------------------------------------------------------------------------
+ */
+
+/* How far a directory's rename has got. It stands in op->stage, one higher with each request. */
+enum { ASK_TARGET, MOVE, MOVED };
+
+/* The place of the target has no keys, but may have an empty marker. */
+static int check_target(struct op *op, struct inode *new_dir, const char *new_prefix)
+{
+    return kv_is_plain(new_prefix, strlen(new_prefix)) ? kv_is_empty(op, new_dir, new_prefix)
+                                                       : kv_is_known_empty(op, new_prefix);
+}
+
+/* Every key below goes along, or none: three operations each, which limits how many fit. */
 static int begin_rename_dir(struct op *op, const struct consul_snapshot *snapshot, const char *prefix,
-                            const char *new_prefix)
+                            const char *new_prefix, unsigned flags)
 {
     const struct consul_kv_list *list = &snapshot->kv;
     size_t len = strlen(prefix), first = consul_kv_lower_bound(list, prefix, len), n = 0, done = 0;
@@ -106,6 +175,7 @@ static int begin_rename_dir(struct op *op, const struct consul_snapshot *snapsho
         bool is_value = value && done == n - 1;
         const struct consul_kv_entry *entry = is_value ? value : list->entries[first + done];
         const char *key = consul_kv_key(entry);
+        bool is_marker = !is_value && key[len] == '\0';
         char *new_key;
 
         if (asprintf(&new_key, "%.*s%s", (int)strlen(new_prefix) - is_value, new_prefix, is_value ? "" : key + len) <
@@ -113,9 +183,13 @@ static int begin_rename_dir(struct op *op, const struct consul_snapshot *snapsho
             r = -ENOMEM;
             break;
         }
+        if (*new_key == '\0') /* the empty component of the root is a directory only */
+            r = -EINVAL;
         ops[2 * done] = (struct consul_kv_op){
-            .verb = !is_value && key[len] == '\0' ? CONSUL_KV_SET
-                                                  : CONSUL_KV_CAS, /* the target's own marker may be there */
+            /* The target's own marker may be there: an empty directory, which is replaced. */
+            .verb = is_marker && !(flags & RENAME_NOREPLACE) ? CONSUL_KV_SET
+                    : is_value                               ? verb_for(new_key, RENAME_NOREPLACE)
+                                                             : CONSUL_KV_CAS,
             .key = new_key,
             .value = consul_kv_value(entry),
             .value_len = entry->value_len,
@@ -132,34 +206,168 @@ static int begin_rename_dir(struct op *op, const struct consul_snapshot *snapsho
     return r == -EFBIG ? -EXDEV : r; /* does not fit a transaction: mv copies */
 }
 
+static int find_and_rename_dir(struct op *op, struct inode *dir, const char *prefix, const char *new_prefix,
+                               unsigned flags)
+{
+    char *above = kv_prefix_of(op, dir); /* from there the value of a key that is a prefix too is seen as well */
+    struct consul_snapshot *snapshot;
+    size_t covered;
+    int r = above ? kv_read_cover(op, above, &snapshot, &covered) : -ENOMEM;
+
+    if (r == 0)
+        r = begin_rename_dir(op, snapshot, prefix, new_prefix, flags);
+    else if (kv_try_finer(r))
+        r = -EXDEV;
+    free(above);
+    return r;
+}
+
 int kv_rename_dir(struct op *op, struct inode *dir, const char *name, struct inode *new_dir, const char *new_name,
                   unsigned flags)
 {
-    char *prefix = NULL, *new_prefix = NULL, *above;
-    struct consul_snapshot *snapshot;
-    size_t covered;
-    int r;
+    char *prefix = NULL, *new_prefix = NULL;
+    int r, taken = flags & RENAME_NOREPLACE ? -EEXIST : -ENOTEMPTY;
 
     if (flags & ~(unsigned)RENAME_NOREPLACE)
         return -EINVAL;
-    if (op->stage > 0) {
+    if (op->stage == MOVED) {
         if (op->result != -ESTALE || op->attempts >= KV_CONFLICTS_MAX) {
             if (op->result == 0)
                 kv_emptied(op, dir);
-            return op->result == -EEXIST ? -ENOTEMPTY : op->result;
+            return op->result == -EEXIST ? taken : op->result;
         }
         kv_distrust(op);
     }
     prefix = kv_marker_of(op, dir, name);
     new_prefix = kv_marker_of(op, new_dir, new_name);
-    above = kv_prefix_of(op, dir); /* from there the value of a key that is a prefix too is seen as well */
-    r = prefix && new_prefix && above ? kv_read_cover(op, above, &snapshot, &covered) : -EINVAL;
+    r = prefix && new_prefix ? 0 : -EINVAL;
+    if (r == 0 && op->stage == ASK_TARGET && kv_is_plain(new_prefix, strlen(new_prefix))) {
+        r = kv_ask_below(op, new_prefix);
+        goto out;
+    }
     if (r == 0)
-        r = begin_rename_dir(op, snapshot, prefix, new_prefix);
-    else if (kv_try_finer(r))
-        r = -EXDEV;
-    free(above);
+        r = check_target(op, new_dir, new_prefix);
+    if (r == -ENOTEMPTY)
+        r = taken;
+    if (r == 0) {
+        op->stage = MOVE;
+        r = find_and_rename_dir(op, dir, prefix, new_prefix, flags);
+    }
+out:
     free(prefix);
     free(new_prefix);
     return r;
+}
+
+/* ---- open files -------------------------------------------------------------------------------------------------- */
+
+static const struct inode *kv_root_of(struct inode_table *table, const struct inode *inode)
+{
+    pthread_mutex_lock(&table->lock);
+    while (inode && inode->kind != &kind_kv)
+        inode = inode->parent;
+    pthread_mutex_unlock(&table->lock);
+    return inode;
+}
+
+/* The key of a file, NULL if it is none of this store. */
+static char *key_of_inode(struct op *op, struct inode *inode)
+{
+    struct inode_table *table = &op->fs->inodes;
+    char *key = NULL, *prefix, *name;
+    struct inode *parent;
+
+    if (inode->kind != &kind_kv_file || kv_root_of(table, inode) != kv_root_of(table, op->inode))
+        return NULL;
+    pthread_mutex_lock(&table->lock);
+    parent = inode->parent;
+    parent->refs++;
+    name = strdup(inode->name);
+    pthread_mutex_unlock(&table->lock);
+    prefix = kv_prefix_of(op, parent);
+    if (prefix && name && kv_key_of(prefix, name, &key) < 0)
+        key = NULL;
+    inode_unref(table, parent);
+    free(prefix);
+    free(name);
+    return key;
+}
+
+/* What the move stored under the key of the file, borrowed, or NULL. */
+static struct consul_kv_entry *stored_at(struct op *op, struct inode *inode)
+{
+    char *key = key_of_inode(op, inode);
+    struct consul_kv_entry *entry = NULL;
+
+    for (size_t i = 0; key && !entry && i < op->stored_n; i++)
+        if (strcmp(consul_kv_key(op->stored_all[i]), key) == 0)
+            entry = op->stored_all[i];
+    free(key);
+    return entry;
+}
+
+static bool same_bytes(const struct content *content, const struct consul_kv_entry *entry)
+{
+    return content && content->len == entry->value_len &&
+           (content->len == 0 || memcmp(content->data, consul_kv_value(entry), content->len) == 0);
+}
+
+/* The version that the move made is that of whoever has the same bytes: what is written next is compared with it. */
+static void follow(struct op *op, struct inode *inode, struct handle *handle)
+{
+    struct consul_kv_entry *entry = stored_at(op, inode);
+    struct content *content = entry ? content_of_entry(entry) : NULL, *present;
+    bool same = false;
+
+    if (!content)
+        return;
+    if (handle) {
+        pthread_mutex_lock(&handle->lock);
+        same = same_bytes(handle->content, entry);
+        pthread_mutex_unlock(&handle->lock);
+    }
+    if (same)
+        handle_set_content(handle, content);
+    present = inode_content(&op->fs->inodes, inode);
+    if (same_bytes(present, entry))
+        inode_set_content(&op->fs->inodes, inode, content, present->mtime_ns);
+    content_unref(present);
+    content_unref(content);
+}
+
+static void follow_name(struct op *op, struct inode *dir, const char *name)
+{
+    struct inode *inode = inode_peek(&op->fs->inodes, dir, name);
+
+    if (inode)
+        follow(op, inode, NULL);
+    inode_unref(&op->fs->inodes, inode);
+}
+
+void kv_moved(struct op *op)
+{
+    struct handle **handles;
+    size_t n;
+
+    follow_name(op, op->inode, op->name);
+    follow_name(op, op->new_parent, op->new_name);
+    if (handle_all(op->fs, &handles, &n) < 0)
+        return;
+    for (size_t i = 0; i < n; i++) {
+        follow(op, handles[i]->inode, handles[i]);
+        handle_unref(handles[i]);
+    }
+    free(handles);
+}
+
+/* By the key: "a" and "a/%value" are one. */
+bool kv_stands_at(struct op *op, struct inode *file, struct inode *dir, const char *name)
+{
+    char *key = key_of_inode(op, file), *prefix = key ? kv_prefix_of(op, dir) : NULL, *other = NULL;
+    bool same = prefix && kv_key_of(prefix, name, &other) == 0 && strcmp(key, other) == 0;
+
+    free(key);
+    free(prefix);
+    free(other);
+    return same;
 }

@@ -4,6 +4,7 @@
 #include "content.h"
 #include "handle.h"
 #include "name.h"
+#include "options.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -28,6 +29,95 @@ static uint64_t flags_of(struct op *op, uint64_t present)
     return flags;
 }
 
+/*
+ * Those who append to one key through this mount take turns. They would get in each other's way else: of n that compare
+ * and set at the same time n-1 begin anew. Hosts still do, but there are fewer of them.
+ */
+static int take_turn(struct op *op)
+{
+    struct inode_table *table = &op->fs->inodes;
+    struct inode *inode = op->handle->inode;
+    struct op **end = &inode->appenders;
+
+    pthread_mutex_lock(&table->lock);
+    op->has_turn = !inode->appending;
+    if (inode->appending) {
+        while (*end)
+            end = &(*end)->next;
+        op->next = NULL;
+        *end = op;
+    }
+    inode->appending = true;
+    pthread_mutex_unlock(&table->lock);
+    return op->has_turn ? 0 : -EINPROGRESS;
+}
+
+void kv_end_turn(struct op *op)
+{
+    struct inode_table *table = &op->fs->inodes;
+    struct inode *inode = op->handle->inode;
+    struct op *next;
+
+    if (!op->has_turn)
+        return;
+    op->has_turn = false;
+    pthread_mutex_lock(&table->lock);
+    next = inode->appenders;
+    if (next) {
+        inode->appenders = next->next;
+        next->next = NULL;
+        next->has_turn = true;
+    } else {
+        inode->appending = false;
+    }
+    pthread_mutex_unlock(&table->lock);
+    if (next)
+        op_wake(next);
+}
+
+/* Who lost the race asks for the key alone. There is no end to it while the operation has time: somebody always won. */
+static int ask_again(struct op *op, const char *key)
+{
+    char *url;
+
+    if (op->attempts >= KV_CONFLICTS_MAX && consul_now_ns() > op->began_ns + op->fs->options->timeout_ms * 1000000)
+        return -EAGAIN;
+    url = kv_url_of(key, strlen(key), "");
+    if (!url)
+        return -ENOMEM;
+    consul_expire(op->fs->consul, kv_is_plain(key, strlen(key)) ? url : "/v1/kv/");
+    free(url);
+    op->since_ns = consul_now_ns();
+    op->stage = 0;
+    op->attempts++;
+    return 0;
+}
+
+/* The marker of a directory, which is no file as long as it is empty, but has an index. */
+static int find_marker(struct op *op, const char *key, struct kv_place *ret_place)
+{
+    struct consul_snapshot *snapshot;
+    size_t covered, len = strlen(key);
+    int r = kv_read_cover(op, key, &snapshot, &covered);
+
+    if (kv_try_finer(r))
+        return kv_find_key(op, key, ret_place);
+    if (r < 0)
+        return r;
+    ret_place->entry = consul_kv_find(&snapshot->kv, key, len);
+    return ret_place->entry ? 0 : -ENOENT;
+}
+
+static int find_to_append(struct op *op, struct inode *dir, const char *name, const char *key,
+                          struct kv_place *ret_place)
+{
+    if (op->attempts > 0 && kv_is_plain(key, strlen(key)))
+        return kv_find_key(op, key, ret_place);
+    if (strcmp(name, NAME_KV_EMPTY) == 0)
+        return find_marker(op, key, ret_place);
+    return kv_find_place(op, dir, name, ret_place);
+}
+
 /* O_APPEND: what is there now, and the new bytes; compare-and-set, so that nobody's bytes are lost. */
 static int begin_append(struct op *op, struct inode *dir, const char *name, const char *key, const char *data,
                         size_t len)
@@ -35,7 +125,7 @@ static int begin_append(struct op *op, struct inode *dir, const char *name, cons
     struct consul_kv_op kv = {.verb = CONSUL_KV_CAS, .key = key};
     struct kv_place place = {0};
     char *value;
-    int r = kv_find_place(op, dir, name, &place);
+    int r = find_to_append(op, dir, name, key, &place);
 
     if (r < 0 && r != -ENOENT)
         return r;
@@ -56,6 +146,7 @@ static int begin_append(struct op *op, struct inode *dir, const char *name, cons
     kv.value = value;
     kv.value_len += len;
     kv.flags = flags_of(op, kv.flags);
+    op->before = kv.index;
     r = op_kv_txn(op, &kv, 1);
     free(value);
     return r;
@@ -66,6 +157,7 @@ static int begin_set(struct op *op, const char *key, const char *data, size_t le
     const struct consul_kv_entry *old = op->handle->content ? op->handle->content->entry : NULL;
     struct consul_kv_op kv = {.verb = CONSUL_KV_SET, .key = key, .value = data, .value_len = len};
 
+    op->before = old ? old->modify_index : 0;
     kv.flags = flags_of(op, old ? old->flags : 0);
     if (!op->handle->replaces) { /* it was read before: nobody may have changed it */
         kv.verb = CONSUL_KV_CAS;
@@ -76,24 +168,27 @@ static int begin_set(struct op *op, const char *key, const char *data, size_t le
 
 int kv_store(struct op *op, struct inode *dir, const char *name, const char *data, size_t len)
 {
-    bool append = handle_appends(op->handle);
+    bool append = op->handle->appends, lost = op->result == -ESTALE || op->result == -EEXIST;
     char *key;
     int r;
 
-    if (op->stage > 0) {
-        if (!append || (op->result != -ESTALE && op->result != -EEXIST)) {
-            if (op->result == -ESTALE || op->result == -EEXIST)
-                kv_distrust(op); /* who lost the race is to see what won it */
-            return op->result == -EEXIST ? -ESTALE : op->result;
-        }
-        if (op->attempts >= KV_CONFLICTS_MAX)
-            return -EAGAIN;
-        kv_distrust(op);
+    if (op->stage > 0 && !(append && lost)) {
+        if (lost)
+            kv_distrust(op); /* who lost the race is to see what won it */
+        return op->result == -EEXIST ? -ESTALE : op->result;
+    }
+    if (append && !op->has_turn) {
+        r = take_turn(op);
+        if (r < 0)
+            return r;
     }
     r = kv_key_of_file(op, dir, name, &key);
     if (r < 0)
         return r;
-    r = append ? begin_append(op, dir, name, key, data, len) : begin_set(op, key, data, len);
+    if (op->stage > 0)
+        r = ask_again(op, key);
+    if (r == 0)
+        r = append ? begin_append(op, dir, name, key, data, len) : begin_set(op, key, data, len);
     free(key);
     return r;
 }

@@ -6,6 +6,7 @@
 
 #include "content.h"
 #include "handle.h"
+#include "process.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -54,7 +55,7 @@ static int parse_flags(const char *value, uint64_t *ret_flags)
     return errno || *end ? -EINVAL : 0;
 }
 
-/* The flags of what a descriptor is still writing are stored with its value. True if there is such a one. */
+/* The flags of what this process is still writing are stored with the value. True if there is such a descriptor. */
 static bool give_to_writer(struct op *op, uint64_t flags)
 {
     struct inode_table *table = &op->fs->inodes;
@@ -67,7 +68,7 @@ static bool give_to_writer(struct op *op, uint64_t flags)
     if (!writer)
         return false;
     pthread_mutex_lock(&writer->lock);
-    if (writer->dirty) {
+    if (writer->dirty && process_is_same(writer->pid, op->pid)) {
         writer->kv_flags = flags;
         writer->kv_flags_given = given = true;
     }

@@ -37,6 +37,15 @@ static void forget_snapshots(struct op *op)
     op->read_n = 0;
 }
 
+static void forget_stored(struct op *op)
+{
+    for (size_t i = 0; i < op->stored_n; i++)
+        consul_kv_entry_unref(op->stored_all[i]);
+    free(op->stored_all);
+    op->stored_all = NULL;
+    op->stored_n = 0;
+}
+
 /* Before the reply: who gets it may go on at once with what this operation held. */
 static void clean_up(struct op *op)
 {
@@ -91,6 +100,9 @@ static void op_put(struct op *op)
     inode_unref(&fs->inodes, op->new_parent);
     inode_unref(&fs->inodes, op->removed);
     consul_kv_entry_unref(op->stored);
+    forget_stored(op);
+    consul_kv_entry_unref(op->moving);
+    consul_kv_entry_unref(op->replaced);
     free(op->name);
     free(op->new_name);
     free(op->data);
@@ -169,7 +181,7 @@ struct op *op_new(struct fs *fs, struct fuse_req *req, struct inode *inode, cons
     op->refs = 1;
     op->pid = ctx ? ctx->pid : 0;
     op->quiet = !req || announcing_is(fs, op->pid);
-    op->since_ns = consul_now_ns();
+    op->began_ns = op->since_ns = consul_now_ns();
     pthread_mutex_init(&op->lock, NULL);
     atomic_fetch_add(&fs->ops, 1);
     op->inode = inode ? inode_ref(&fs->inodes, inode) : NULL;
@@ -526,19 +538,34 @@ int op_request(struct op *op, const struct consul_request *request)
     return r;
 }
 
+/* What an earlier step stored stays if this one stores nothing. */
+static void remember_stored(struct op *op, struct consul_kv_entry *const *entries, size_t n)
+{
+    bool any = false;
+
+    for (size_t i = 0; i < n; i++) {
+        if (!entries[i])
+            continue;
+        if (!any) {
+            any = true;
+            forget_stored(op);
+            consul_kv_entry_unref(op->stored);
+            op->stored = consul_kv_entry_ref(entries[i]);
+            op->stored_all = calloc(n - i, sizeof(*op->stored_all));
+            if (!op->stored_all)
+                return;
+        }
+        op->stored_all[op->stored_n++] = consul_kv_entry_ref(entries[i]);
+    }
+}
+
 static void on_kv_done(void *arg, const struct consul_answer *answer, struct consul_kv_entry *const *entries, size_t n)
 {
     struct op *op = arg;
 
     if (answer->err < 0 && answer->err != -ESTALE && answer->err != -EEXIST && answer->err != -ENOENT)
         note_refusal(op, answer);
-    for (size_t i = 0; i < n; i++) {
-        if (entries[i]) { /* the first; what an earlier step stored stays if this one stores nothing */
-            consul_kv_entry_unref(op->stored);
-            op->stored = consul_kv_entry_ref(entries[i]);
-            break;
-        }
-    }
+    remember_stored(op, entries, n);
     end_call(op, answer);
     drive(op);
 }

@@ -25,7 +25,8 @@ struct op {
     struct fs *fs;
     struct fuse_req *req;
     op_run_fn *run;
-    uint64_t since_ns; /* when it began: what it reads must be as new */
+    uint64_t began_ns; /* constant */
+    uint64_t since_ns; /* when it began, or changed something: what it reads must be as new */
     pid_t pid;         /* who asks */
 
     /* What it is about; each may be unset. Inodes are counted, strings are the operation's own. */
@@ -53,15 +54,22 @@ struct op {
     unsigned stage;
     int result;                     /* of the newest request: 0 or a negative errno */
     char *answer;                   /* its body, the operation's own */
-    struct consul_kv_entry *stored; /* what a KV write stored, counted */
+    struct consul_kv_entry *stored; /* what a KV write stored, counted: the first, if it was a transaction of several */
+    struct consul_kv_entry **stored_all; /* the newest transaction's, each counted */
+    size_t stored_n;
     unsigned attempts;
     unsigned trusted_s;   /* not 0: what was read so long ago by anybody is new enough */
     unsigned patience_ms; /* not 0: reading gives up (-ETIMEDOUT) after so long, and the operation goes on */
     bool gave_up;
-    bool stored_done;  /* the node kind's store has succeeded */
-    bool in_two_steps; /* a rename that does not fit a transaction */
-    int store_error;   /* or why it has not */
-    void *state;       /* of the node kind's own function */
+    bool stored_done; /* the node kind's store has succeeded */
+    /* A rename that does not fit a transaction: what has been asked for, what is moved and what it replaces. */
+    unsigned rename_step;
+    struct consul_kv_entry *moving, *replaced; /* counted */
+    int store_error;                           /* or why it has not */
+    bool again;                                /* what was to be changed is another by now */
+    uint64_t before;                           /* the version whose place the stored value took, as far as is known */
+    bool has_turn;                             /* to append; see kv_store.c */
+    void *state;                               /* of the node kind's own function */
     void (*state_free)(void *state);
     void (*cleanup)(struct op *op); /* called when it ends, however it ends */
 

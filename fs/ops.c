@@ -2,6 +2,7 @@
 
 #include "log.h"
 #include "notify.h"
+#include "process.h"
 
 #include <string.h>
 #include <sys/statvfs.h>
@@ -76,6 +77,15 @@ static mode_t mode_of(const struct fs *fs, const struct kind *kind)
     return (kind->mode & S_IFMT) | mode;
 }
 
+/*
+ * Who writes, by whichever descriptor, sees what is written; all others see what is stored. The kernel says which
+ * thread asks, not through which descriptor, and a descriptor may have been inherited.
+ */
+static bool writes_it(struct fs *fs, const struct inode *inode, const struct handle *writer, pid_t pid)
+{
+    return process_is_same(writer->pid, pid) || process_has_open(pid, inode->number, node_id(fs, inode));
+}
+
 void fill_attr(struct fs *fs, struct inode *inode, pid_t pid, struct stat *attr)
 {
     const struct kind *kind = inode->kind;
@@ -87,11 +97,13 @@ void fill_attr(struct fs *fs, struct inode *inode, pid_t pid, struct stat *attr)
     mtime_ns = inode->mtime_ns ? inode->mtime_ns : fs->mounted_ns;
     attr->st_size = inode->content ? (off_t)inode->content->len : 0;
     attr->st_nlink = inode->current ? 1 : 0;
-    if (inode->writer && inode->writer->pid == pid)
-        writer = inode->writer;
-    if (writer)
-        writer = handle_ref(writer);
+    if (inode->writer)
+        writer = handle_ref(inode->writer);
     pthread_mutex_unlock(&fs->inodes.lock);
+    if (writer && !writes_it(fs, inode, writer, pid)) {
+        handle_unref(writer);
+        writer = NULL;
+    }
     if (writer) {
         attr->st_size = (off_t)handle_len(writer);
         handle_unref(writer);
@@ -196,13 +208,17 @@ static struct inode *find_unstored(struct op *op)
 {
     struct inode_table *table = &op->fs->inodes;
     struct inode *inode = inode_peek(table, op->inode, op->name);
+    struct handle *writer = NULL;
     bool mine;
 
     if (!inode)
         return NULL;
     pthread_mutex_lock(&table->lock);
-    mine = inode->writer && inode->writer->pid == op->pid && !inode->content;
+    if (inode->writer && !inode->content)
+        writer = handle_ref(inode->writer);
     pthread_mutex_unlock(&table->lock);
+    mine = writer && writes_it(op->fs, inode, writer, op->pid);
+    handle_unref(writer);
     if (mine)
         return inode;
     inode_unref(table, inode);
@@ -392,6 +408,7 @@ const struct fuse_lowlevel_ops consulfs_ops = {
     .write = on_write,
     .flush = on_flush,
     .fsync = on_fsync,
+    .fallocate = on_fallocate,
     .release = on_release,
     .poll = on_poll,
     .getxattr = on_getxattr,

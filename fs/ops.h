@@ -63,6 +63,7 @@ void on_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct f
 void on_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off_t offset, struct fuse_file_info *fi);
 void on_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void on_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi);
+void on_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t len, struct fuse_file_info *fi);
 void on_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 /* SETATTR with a size. */
 void set_size(fuse_req_t req, fuse_ino_t ino, uint64_t size, struct fuse_file_info *fi);

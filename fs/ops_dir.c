@@ -8,6 +8,7 @@
 
 #include "notify.h"
 
+#include <stdio.h> /* RENAME_EXCHANGE */
 #include <stdlib.h>
 #include <string.h>
 
@@ -371,13 +372,35 @@ static int find_kind(struct op *op)
 }
 
 /*
- * What is written from now on through a descriptor that is open must not bring the name back. A watch may have told of
- * the removal before its answer came, so the name need not lead to the inode any more.
+ * What open descriptors still write to a file that was here goes nowhere. Its inode need not be the name's any more:
+ * the notify thread may have seen before us that the name is gone.
  */
+static void unlink_open(struct op *op, struct inode *dir, const char *name, const struct inode *except)
+{
+    struct inode_table *table = &op->fs->inodes;
+    struct handle **handles;
+    size_t n;
+
+    if (!op->kind || !op->kind->stands_at || handle_all(op->fs, &handles, &n) < 0)
+        return;
+    for (size_t i = 0; i < n; i++) {
+        struct inode *inode = handles[i]->inode;
+
+        if (inode != except && op->kind->stands_at(op, inode, dir, name)) {
+            pthread_mutex_lock(&table->lock);
+            inode->unlinked = true;
+            pthread_mutex_unlock(&table->lock);
+        }
+        handle_unref(handles[i]);
+    }
+    free(handles);
+}
+
 static void forget_removed(struct op *op)
 {
     struct inode_table *table = &op->fs->inodes;
 
+    unlink_open(op, op->inode, op->name, NULL);
     if (!op->removed)
         return;
     pthread_mutex_lock(&table->lock);
@@ -523,34 +546,76 @@ void on_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, 
     op_start(op);
 }
 
-static void end_rename(struct op *op)
-{
-    struct inode *inode = op->state;
+/* What a rename moves, counted; there is a second one in an exchange. NULL: our table had none. */
+struct moving {
+    struct inode *inode, *other;
+};
 
-    inode_end_storing(&op->fs->inodes, inode);
-    inode_unref(&op->fs->inodes, inode);
+static void look_again(struct fs *fs, struct inode *inode)
+{
+    struct inode **below;
+    size_t n;
+
+    notify_look(fs, inode);
+    if (!S_ISDIR(inode->kind->mode) || inode_all_below(&fs->inodes, inode, &below, &n) < 0)
+        return;
+    for (size_t i = 0; i < n; i++) {
+        notify_look(fs, below[i]);
+        inode_unref(&fs->inodes, below[i]);
+    }
+    free(below);
 }
 
-/* Until it is over, the inode is not judged by whether its old name is still there. */
-static void begin_rename(struct op *op)
+static void end_moving(struct fs *fs, struct inode *inode)
 {
-    struct inode *inode = inode_peek(&op->fs->inodes, op->inode, op->name);
+    if (inode && inode_end_storing(&fs->inodes, inode))
+        look_again(fs, inode);
+    inode_unref(&fs->inodes, inode);
+}
 
-    if (!inode)
-        return;
-    inode_begin_storing(&op->fs->inodes, inode);
-    op->state = inode;
+static void end_rename(struct op *op)
+{
+    struct moving *moving = op->state;
+
+    end_moving(op->fs, moving->inode);
+    end_moving(op->fs, moving->other);
+    moving->inode = moving->other = NULL;
+}
+
+static struct inode *begin_moving(struct op *op, struct inode *dir, const char *name)
+{
+    struct inode *inode = inode_peek(&op->fs->inodes, dir, name);
+
+    if (inode)
+        inode_begin_storing(&op->fs->inodes, inode);
+    return inode;
+}
+
+/* Until it is over, the inodes are not judged by whether their old names are still there. */
+static int begin_rename(struct op *op)
+{
+    struct moving *moving = calloc(1, sizeof(*moving));
+
+    if (!moving)
+        return -ENOMEM;
+    op->state = moving;
+    op->state_free = free;
     op->cleanup = end_rename;
+    moving->inode = begin_moving(op, op->inode, op->name);
+    if (op->flags & RENAME_EXCHANGE)
+        moving->other = begin_moving(op, op->new_parent, op->new_name);
+    return 0;
 }
 
 /* The kernel's dentry moves with its inode; so does ours, with the version that the move gave it. */
 static int moved(struct op *op)
 {
     struct inode_table *table = &op->fs->inodes;
-    struct inode *inode = op->state;
+    struct inode *inode = ((struct moving *)op->state)->inode;
     struct content *content = op->stored && S_ISREG(op->kind->mode) ? content_of_entry(op->stored) : NULL;
     int r = 0;
 
+    unlink_open(op, op->new_parent, op->new_name, inode);
     if (inode) {
         if (content)
             inode_set_content(table, inode, content, inode->mtime_ns);
@@ -577,10 +642,58 @@ static bool stays_in_datacenter(struct op *op)
     return same;
 }
 
+/* As the kernel's dentries do. */
+static void exchanged(struct op *op)
+{
+    if (inode_exchange(&op->fs->inodes, op->inode, op->name, op->new_parent, op->new_name))
+        return;
+    notify_name(op->fs, op->inode, op->name);
+    notify_name(op->fs, op->new_parent, op->new_name);
+}
+
+static int find_exchange(struct op *op)
+{
+    struct found found = {0};
+    int r = find_kind(op);
+
+    if (r == 0)
+        r = tree_find(op, op->new_parent, op->new_name, &found);
+    content_unref(found.content);
+    if (r < 0)
+        return r;
+    if (!op->kind->exchange || !found.kind->exchange)
+        return -EINVAL;
+    return op->kind->exchange == found.kind->exchange && stays_in_datacenter(op) ? 0 : -EXDEV;
+}
+
+static int run_exchange(struct op *op)
+{
+    int r;
+
+    if (!op->state) {
+        r = find_exchange(op);
+        if (r == 0)
+            r = begin_rename(op);
+        if (r < 0)
+            return r;
+    }
+    op->row = op->kind;
+    r = op->kind->exchange(op, op->inode, op->name, op->new_parent, op->new_name);
+    if (r < 0)
+        return r;
+    exchanged(op);
+    if (op->kind->moved)
+        op->kind->moved(op);
+    return reply_ok(op);
+}
+
 static int run_rename(struct op *op)
 {
     const struct kind *target;
     int r;
+
+    if (op->inode == op->new_parent && strcmp(op->name, op->new_name) == 0)
+        return reply_ok(op); /* the name changed elsewhere between the kernel's two looks */
 
     if (!op->kind) {
         r = find_kind(op);
@@ -592,12 +705,16 @@ static int run_rename(struct op *op)
             return op->kind->rename ? r : -EPERM;
         if (r == -EPERM || target != op->kind || !stays_in_datacenter(op))
             return -EXDEV;
-        begin_rename(op);
+        r = begin_rename(op);
+        if (r < 0)
+            return r;
     }
     op->row = op->kind;
     r = op->kind->rename(op, op->inode, op->name, op->new_parent, op->new_name, op->flags);
     if (r == 0)
         r = moved(op);
+    if (r == 0 && op->kind->moved)
+        op->kind->moved(op);
     return r < 0 ? r : reply_ok(op);
 }
 
@@ -605,7 +722,7 @@ void on_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t n
                unsigned flags)
 {
     struct fs *fs = fs_of(req);
-    struct op *op = begin(req, COUNT_RENAME, parent, name, run_rename);
+    struct op *op = begin(req, COUNT_RENAME, parent, name, flags & RENAME_EXCHANGE ? run_exchange : run_rename);
 
     if (!op)
         return;

@@ -15,6 +15,7 @@
 
 #define MAX_LEN ((size_t)1 << 20) /* of a document, where the node kind says nothing else */
 #define FULL_BUFFER 512
+#define TRUNCATE_ATTEMPTS 100
 
 struct handle *handle_of(const struct fuse_file_info *fi)
 {
@@ -31,19 +32,38 @@ static void set_writer(struct handle *handle)
 
     if (handle->inode->kind->flags & KIND_ORDERS) /* it holds nothing that is still to be stored */
         return;
+    pthread_mutex_lock(&handle->fs->open_lock);
+    handle->is_writer = true;
     pthread_mutex_lock(&table->lock);
     handle->inode->writer = handle;
     pthread_mutex_unlock(&table->lock);
+    pthread_mutex_unlock(&handle->fs->open_lock);
+}
+
+/* Another one that has the file open for writing. fs.open_lock is held. */
+static struct handle *another_writer(const struct handle *handle)
+{
+    struct handle *other = handle->fs->handles;
+
+    while (other && (other->inode != handle->inode || !other->is_writer))
+        other = other->next;
+    return other;
 }
 
 static void unset_writer(struct handle *handle)
 {
     struct inode_table *table = &handle->fs->inodes;
+    struct handle *other;
 
+    pthread_mutex_lock(&handle->fs->open_lock);
+    handle->is_writer = false;
+    other = another_writer(handle);
     pthread_mutex_lock(&table->lock);
     if (handle->inode->writer == handle)
-        handle->inode->writer = NULL;
+        handle->inode->writer = other;
+    handle->inode->pages_stale = true; /* it may have mapped what was not stored in the end */
     pthread_mutex_unlock(&table->lock);
+    pthread_mutex_unlock(&handle->fs->open_lock);
 }
 
 /* Without a handle the descriptor has the inode's bytes. */
@@ -168,6 +188,18 @@ static int open_stream(struct op *op)
     return reply_open(op, handle_ref(op->handle), &fi);
 }
 
+/* True: what the kernel has of the inode's bytes may be older. */
+static bool forget_pages(struct inode_table *table, struct inode *inode)
+{
+    bool stale;
+
+    pthread_mutex_lock(&table->lock);
+    stale = inode->pages_stale;
+    inode->pages_stale = false;
+    pthread_mutex_unlock(&table->lock);
+    return stale;
+}
+
 static int run_open(struct op *op)
 {
     struct fuse_file_info fi = {.flags = (int)op->flags, .keep_cache = 1, .noflush = 1};
@@ -175,6 +207,7 @@ static int run_open(struct op *op)
     struct inode *inode = op->inode;
     struct content *content;
     struct handle *handle;
+    struct handle *writer;
     bool being_written;
     int r;
 
@@ -193,12 +226,13 @@ static int run_open(struct op *op)
     if (!content)
         return open_made_now(op);
     pthread_mutex_lock(&table->lock);
-    being_written = inode->writer != NULL || inode->storing > 0;
-    if (inode->pages_stale && !being_written) {
-        fi.keep_cache = 0;
-        inode->pages_stale = false;
-    }
+    being_written = inode->storing > 0;
+    writer = inode->writer ? handle_ref(inode->writer) : NULL;
     pthread_mutex_unlock(&table->lock);
+    being_written |= writer && !handle_is_flushed(writer);
+    if (!being_written && forget_pages(table, inode))
+        fi.keep_cache = 0;
+    handle_unref(writer);
     if (!being_written) {
         content_unref(content);
         return reply_open(op, NULL, &fi);
@@ -317,6 +351,24 @@ static void forget_other(struct op *op, struct inode *inode)
         notify_name(op->fs, op->new_parent, op->new_name);
 }
 
+/* A process that has the file open twice sees in one descriptor what it wrote through the other, as on any disk. */
+static void tell_own_handles(struct op *op, struct content *content)
+{
+    const struct handle *by = op->handle;
+    struct handle **handles;
+    size_t n;
+
+    if (!content || handle_all(op->fs, &handles, &n) < 0)
+        return;
+    for (size_t i = 0; i < n; i++) {
+        if (handles[i] != by && handles[i]->inode == by->inode && handle_writes(handles[i]) &&
+            process_is_same(handles[i]->pid, by->pid))
+            handle_see(handles[i], op->before, content);
+        handle_unref(handles[i]);
+    }
+    free(handles);
+}
+
 /* The operation that stores ends, one way or another. */
 static void end_store(struct op *op)
 {
@@ -333,9 +385,13 @@ static void end_store(struct op *op)
             set_content(op->fs, inode, content);
         forget_other(op, inode);
     }
-    inode_end_storing(table, inode);
+    if (inode_end_storing(table, inode))
+        notify_look(op->fs, inode);
     handle_end_store(op->handle, op->stored_done ? 0 : op->store_error ? op->store_error : -EIO, content);
+    tell_own_handles(op, content);
     content_unref(content);
+    if (inode->kind->store_ended)
+        inode->kind->store_ended(op);
 }
 
 static bool is_unlinked(struct inode_table *table, const struct inode *inode)
@@ -436,12 +492,13 @@ static int run_write(struct op *op)
 }
 
 /* Is the value complete with this write? <0: it never will be. */
-static int is_complete(struct handle *handle, size_t size)
+static int is_complete(struct handle *handle, size_t size, pid_t pid)
 {
     const struct kind *kind = handle->inode->kind;
     int r;
 
     pthread_mutex_lock(&handle->lock);
+    handle->wrote = pid;
     if (kind->complete)
         r = kind->complete(handle->data, handle->len);
     else if (handle_appends(handle))
@@ -522,7 +579,9 @@ void on_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off
     if (r == 0)
         r = handle_write(handle, data, size, (uint64_t)offset, max_len(fs, handle->inode->kind));
     if (r == 0)
-        r = is_complete(handle, size);
+        set_writer(handle);
+    if (r == 0)
+        r = is_complete(handle, size, fuse_req_ctx(req)->pid);
     if (r <= 0) {
         fs_count(fs, COUNT_WRITE);
         if (r < 0) {
@@ -548,14 +607,20 @@ void on_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off
  * A shell's `> file` opens the file, duplicates the descriptor and closes the first one before anything is written.
  * That is no reason to store an empty value: who closes has another descriptor, and its write or close will come.
  */
-static bool is_only_opened(struct op *op)
+static bool is_left_open(struct op *op)
 {
     struct handle *handle = op->handle;
     bool only_opened;
+    pid_t wrote;
 
     pthread_mutex_lock(&handle->lock);
     only_opened = handle->dirty && !handle->data;
+    wrote = handle->wrote;
     pthread_mutex_unlock(&handle->lock);
+    /* Whoever inherited a descriptor closes it by ending, or by exec(). Unless it wrote, the value is not complete. */
+    if (!process_is_same(handle->pid, op->pid) && !process_is_same(wrote, op->pid) &&
+        process_has_open(handle->pid, handle->inode->number, node_id(op->fs, handle->inode)))
+        return true;
     if (only_opened && handle->inode->kind->complete)
         return true; /* nothing is no document */
     return only_opened && process_has_open(op->pid, handle->inode->number, node_id(op->fs, handle->inode));
@@ -570,8 +635,10 @@ static int run_send(struct op *op)
 
 static int run_close(struct op *op)
 {
-    int r = op->cleanup || !is_only_opened(op) ? store(op) : 0;
+    int r = op->cleanup || !is_left_open(op) ? store(op) : 0;
 
+    if (r == 0)
+        handle_set_flushed(op->handle);
     return r < 0 ? r : reply_ok(op);
 }
 
@@ -760,13 +827,6 @@ void on_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 
 /* ---- truncate ---------------------------------------------------------------------------------------------------- */
 
-static int run_truncate(struct op *op)
-{
-    int r = op->handle ? store(op) : 0; /* there is nothing of an order */
-
-    return r < 0 ? r : reply_attr(op, op->inode);
-}
-
 /* truncate(2) by name: a descriptor of its own that lives as long as the operation. */
 static int truncate_by_name(struct op *op, uint64_t size)
 {
@@ -784,6 +844,55 @@ static int truncate_by_name(struct op *op, uint64_t size)
     if (size == 0)
         op->handle->replaces = true;
     return handle_truncate(op->handle, size, max_len(op->fs, op->inode->kind));
+}
+
+/* It has read nothing: if the value is another by now, that one is cut. */
+static int truncate_again(struct op *op)
+{
+    struct inode *dir = op->new_parent;
+    struct found found = {0};
+    struct handle *handle;
+    int r = tree_find(op, dir, op->new_name, &found);
+
+    if (r == 0 && (found.kind != op->inode->kind || !found.content))
+        r = -ESTALE;
+    if (r == 0) {
+        handle = handle_new(op->fs, op->inode, O_RDWR, op->pid, found.content);
+        r = handle ? handle_truncate(handle, (uint64_t)op->offset, max_len(op->fs, op->inode->kind)) : -ENOMEM;
+        handle_unref(op->handle);
+        op->handle = handle;
+        op->again = false;
+    }
+    content_unref(found.content);
+    if (r == 0) {
+        inode_unref(&op->fs->inodes, dir);
+        op->new_parent = NULL;
+        free(op->new_name);
+        op->new_name = NULL;
+    }
+    return r;
+}
+
+static int run_truncate(struct op *op)
+{
+    int r = op->again ? truncate_again(op) : 0;
+
+    if (r == 0 && op->handle) /* there is nothing of an order */
+        r = store(op);
+    while (r == -ESTALE && !op->again && op->cleanup && op->attempts < TRUNCATE_ATTEMPTS) {
+        void (*end)(struct op *) = op->cleanup;
+
+        op->cleanup = NULL;
+        end(op);
+        op->again = true;
+        op->store_error = 0;
+        free(op->data);
+        op->data = NULL;
+        r = truncate_again(op);
+        if (r == 0)
+            r = store(op);
+    }
+    return r < 0 ? r : reply_attr(op, op->inode);
 }
 
 void set_size(fuse_req_t req, fuse_ino_t ino, uint64_t size, struct fuse_file_info *fi)
@@ -809,11 +918,13 @@ void set_size(fuse_req_t req, fuse_ino_t ino, uint64_t size, struct fuse_file_in
     if (handle && handle_writes(handle) && !(op->inode->kind->flags & KIND_ORDERS)) {
         r = handle_truncate(handle, size, max_len(op->fs, op->inode->kind));
         if (r == 0) { /* stored with what is written next, or by close() */
+            set_writer(handle);
             reply_attr(op, op->inode);
             op_free(op);
             return;
         }
     } else {
+        op->offset = (off_t)size;
         r = truncate_by_name(op, size);
     }
     if (r < 0) {
@@ -822,4 +933,25 @@ void set_size(fuse_req_t req, fuse_ino_t ino, uint64_t size, struct fuse_file_in
         return;
     }
     op_start(op);
+}
+
+/* ---- fallocate --------------------------------------------------------------------------------------------------- */
+
+void on_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t len, struct fuse_file_info *fi)
+{
+    struct handle *handle = handle_of(fi);
+    const struct kind *kind = inode_of(fs_of(req), ino)->kind;
+    bool zero = mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE);
+    int r = -EOPNOTSUPP;
+
+    fs_count(fs_of(req), COUNT_WRITE);
+    if (!handle || !handle_writes(handle))
+        r = -EBADF;
+    else if (kind->store && !kind->complete && !(kind->flags & KIND_ORDERS) && /* no zeros in a document */
+             !(mode & ~(FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE)))
+        r = handle_allocate(handle, (uint64_t)offset, (uint64_t)len, mode & FALLOC_FL_KEEP_SIZE, zero,
+                            max_len(handle->fs, kind));
+    if (r == 0)
+        set_writer(handle);
+    fuse_reply_err(req, -r); /* stored with what is written next, or by close() */
 }

@@ -56,23 +56,27 @@ void on_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
     reply_value(req, names, len, size);
 }
 
-/* The inode has it now, and who writes to it goes on from there. */
+/* The inode has it now, and who writes to that version goes on from there: the value is the same. */
 static void take_stored(struct op *op)
 {
     struct inode_table *table = &op->fs->inodes;
-    struct content *content = op->stored ? content_of_entry(op->stored) : NULL;
-    struct handle *writer;
+    struct content *content = op->stored ? content_of_entry(op->stored) : NULL, *before;
+    struct handle **handles;
+    size_t n;
 
     if (!content)
         return;
+    before = inode_content(table, op->inode);
     inode_set_content(table, op->inode, content, op->inode->mtime_ns);
-    pthread_mutex_lock(&table->lock);
-    writer = op->inode->writer ? handle_ref(op->inode->writer) : NULL;
-    pthread_mutex_unlock(&table->lock);
-    if (writer) {
-        handle_set_content(writer, content);
-        handle_unref(writer);
+    if (before && handle_all(op->fs, &handles, &n) == 0) {
+        for (size_t i = 0; i < n; i++) {
+            if (handles[i]->inode == op->inode && handle_has_version(handles[i], before->version))
+                handle_set_content(handles[i], content);
+            handle_unref(handles[i]);
+        }
+        free(handles);
     }
+    content_unref(before);
     content_unref(content);
 }
 

@@ -1,5 +1,7 @@
 #include "phantom.h"
 
+#include "process.h"
+
 #include <consul.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,7 +27,8 @@ static struct phantom *find(struct phantoms *phantoms, const char *path, pid_t p
     for (size_t i = 0; i < PHANTOM_MAX; i++) {
         struct phantom *phantom = &phantoms->ring[i];
 
-        if (phantom->path && phantom->pid == pid && phantom->until_ns > now && strcmp(phantom->path, path) == 0)
+        if (phantom->path && phantom->until_ns > now && strcmp(phantom->path, path) == 0 &&
+            process_is_same(phantom->pid, pid))
             return phantom;
     }
     return NULL;

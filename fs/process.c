@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 /* Documentation/filesystems/proc.rst, "/proc/<pid>/fdinfo/<fd>". */
 static bool is_open_for_writing(const char *path, uint64_t ino, uint64_t node_id)
@@ -48,4 +49,14 @@ bool process_has_open(pid_t pid, uint64_t ino, uint64_t node_id)
     }
     closedir(dir);
     return open;
+}
+
+bool process_is_same(pid_t a, pid_t b)
+{
+    char path[64];
+
+    if (a == b)
+        return true;
+    snprintf(path, sizeof(path), "/proc/%d/task/%d", (int)a, (int)b);
+    return a > 0 && b > 0 && access(path, F_OK) == 0;
 }

@@ -14,4 +14,7 @@
  */
 bool process_has_open(pid_t pid, uint64_t ino, uint64_t node_id);
 
+/* Whether both are threads of one process. The kernel names the thread that asks. */
+bool process_is_same(pid_t a, pid_t b);
+
 #endif

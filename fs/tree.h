@@ -72,6 +72,8 @@ struct kind {
      * as it needs to. op->handle is the descriptor; it alone uses it until it is done.
      */
     int (*store)(struct op *op, struct inode *dir, const char *name, const char *data, size_t len);
+    /* Called when a store has ended, however it ended, and nothing is held. May be NULL. */
+    void (*store_ended)(struct op *op);
     /* Is this a whole document? >0 yes, 0 not yet, <0 it never will be. NULL: the size of the write is a hint. */
     int (*complete)(const char *data, size_t len);
     /* Whether a file of this name may be created in `dir` as this kind: 0 or a negative errno. */
@@ -85,6 +87,13 @@ struct kind {
     int (*rmdir)(struct op *op, struct inode *dir, const char *name);
     int (*rename)(struct op *op, struct inode *dir, const char *name, struct inode *new_dir, const char *new_name,
                   unsigned flags);
+    /* RENAME_EXCHANGE, with something of a kind that has the same function. NULL: -EINVAL. */
+    int (*exchange)(struct op *op, struct inode *dir, const char *name, struct inode *new_dir, const char *new_name);
+    /* Whether the file that somebody has open is what `name` in `dir` was: it may have had another name. May be NULL.
+     */
+    bool (*stands_at)(struct op *op, struct inode *file, struct inode *dir, const char *name);
+    /* Called once what was renamed or exchanged stands where it belongs: open files follow. May be NULL. */
+    void (*moved)(struct op *op);
     /*
      * Extended attributes: what one says of this content, or -ENODATA (pure, any thread); the names that are listed
      * where they say something, up to NULL; storing one (value NULL: removing it), as store. NULL: there are none.

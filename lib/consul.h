@@ -360,9 +360,9 @@ void consul_stream_close(struct consul_stream *stream);
 
 enum consul_kv_verb {
     CONSUL_KV_SET,
-    CONSUL_KV_CAS,    /* set, if ModifyIndex still is `index`; 0: if there is no such key */
-    CONSUL_KV_DELETE, /* -ENOENT when there is none */
-    CONSUL_KV_DELETE_CAS,
+    CONSUL_KV_CAS,              /* set, if ModifyIndex still is `index`; 0: if there is no such key */
+    CONSUL_KV_DELETE,           /* -ENOENT when there is none */
+    CONSUL_KV_DELETE_CAS,       /* -ESTALE when ModifyIndex is another, or there is none */
     CONSUL_KV_CHECK_INDEX,      /* no change: fails the transaction with -ESTALE when ModifyIndex is another */
     CONSUL_KV_CHECK_NOT_EXISTS, /* no change: fails the transaction with -EEXIST */
     CONSUL_KV_LOCK,             /* set, and lock with `session`; -EBUSY when another session holds the lock */

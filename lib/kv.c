@@ -398,7 +398,11 @@ static int append_op(struct consul_buf *buf, const struct consul_kv_op *op)
             r = consul_buf_puts(buf, ",");
         return r < 0 ? r : append_verb(buf, "delete", op, false, false);
     case CONSUL_KV_DELETE_CAS:
-        return append_verb(buf, "delete-cas", op, false, true);
+        /* delete-cas succeeds when there is nothing to delete (agent/consul/state/kvs.go, kvsDeleteCASTxn). */
+        r = append_verb(buf, "check-index", op, false, true);
+        if (r == 0)
+            r = consul_buf_puts(buf, ",");
+        return r < 0 ? r : append_verb(buf, "delete", op, false, false);
     case CONSUL_KV_CHECK_INDEX:
         return append_verb(buf, "check-index", op, false, true);
     case CONSUL_KV_CHECK_NOT_EXISTS:
@@ -409,6 +413,11 @@ static int append_op(struct consul_buf *buf, const struct consul_kv_op *op)
         return append_verb(buf, "unlock", op, true, false);
     }
     return -EINVAL;
+}
+
+unsigned kv_op_count(enum consul_kv_verb verb)
+{
+    return verb == CONSUL_KV_DELETE || verb == CONSUL_KV_DELETE_CAS ? 2 : 1;
 }
 
 int kv_txn_encode(const struct consul_kv_op *ops, size_t n, char **ret_body, size_t *ret_len)

@@ -19,6 +19,8 @@ int kv_list_patch(const struct consul_kv_list *list, const char *key, struct con
 bool kv_list_same(const struct consul_kv_list *a, const struct consul_kv_list *b);
 void kv_list_clear(struct consul_kv_list *list);
 
+/* How many of Consul's operations one of ours is. */
+unsigned kv_op_count(enum consul_kv_verb verb);
 /* The body of PUT /v1/txn. -EINVAL: a key that is no UTF-8. */
 int kv_txn_encode(const struct consul_kv_op *ops, size_t n, char **ret_body, size_t *ret_len);
 

@@ -74,7 +74,7 @@ static struct write *write_new(struct consul *client, const char *datacenter, co
         op->index = ops[i].index;
         op->value_len = ops[i].value_len;
         op->first = at;
-        at += ops[i].verb == CONSUL_KV_DELETE ? 2 : 1;
+        at += kv_op_count(ops[i].verb);
         op->key = strdup(ops[i].key);
         op->value = malloc(op->value_len + 1);
         if (!op->key || !op->value)
@@ -107,7 +107,7 @@ static int errno_of_what(const struct write *write, int64_t op_index, const char
     if (strstr(what, "Permission denied") || strstr(what, "ACL not found"))
         return -EACCES;
     if (strstr(what, "doesn't exist"))
-        return op && op->verb == CONSUL_KV_CHECK_INDEX ? -ESTALE : -ENOENT;
+        return op && (op->verb == CONSUL_KV_CHECK_INDEX || op->verb == CONSUL_KV_DELETE_CAS) ? -ESTALE : -ENOENT;
     if (strstr(what, "index is stale") || strstr(what, "current modify index") || strstr(what, "failed index check"))
         return op && op->verb == CONSUL_KV_CAS && op->index == 0 ? -EEXIST : -ESTALE;
     if (strstr(what, "lock is already held"))
@@ -169,8 +169,7 @@ static int take_results(struct write *write, const json_t *json)
         const json_t *kv = json_object_get(json_array_get(results, at), "KV");
         const char *key = json_string_value(json_object_get(kv, "Key"));
 
-        if (key && strcmp(key, op->key) == 0 && op->verb != CONSUL_KV_DELETE_CAS &&
-            op->verb != CONSUL_KV_CHECK_NOT_EXISTS) {
+        if (key && strcmp(key, op->key) == 0 && op->verb != CONSUL_KV_CHECK_NOT_EXISTS) {
             if (kv_entry_decode(kv, &meta) < 0)
                 return -EIO;
             at++;
@@ -230,20 +229,37 @@ static void on_txn(struct http_request *request)
 
 /* ---- values too large for a transaction --------------------------------------------------------------------- */
 
+/*
+ * `present` (or NULL) was there a moment after our PUT. If it is another value, somebody has replaced ours since, and
+ * nothing tells which ModifyIndex it had: 1, which no key has, so that whoever compares with it finds out.
+ */
+static struct consul_kv_entry *stored_by_put(const struct write *write, struct consul_kv_entry *present)
+{
+    const struct write_op *op = &write->ops[0];
+    struct consul_kv_entry unknown = {.create_index = 1, .modify_index = 1, .flags = op->flags};
+
+    if (present && present->value_len == op->value_len && present->flags == op->flags &&
+        memcmp(consul_kv_value(present), op->value, op->value_len) == 0)
+        return consul_kv_entry_ref(present);
+    return op->value ? stored_entry(op, &unknown) : NULL;
+}
+
 static void on_reread(struct http_request *request)
 {
     struct write *write = request->arg;
     struct consul_answer answer = {
         .status = request->status, .method = "PUT", .path = request->path, .body = "", .body_len = 0};
+    struct consul_kv_entry *present = NULL;
     json_t *json = NULL;
 
     if (request->net == CONSUL_NET_OK && request->status == 200)
         json = kv_json_parse(request->answer.data ? request->answer.data : "", request->answer.len);
-    /* Also when somebody has replaced it since: what is there now is newer than what we stored. */
-    if (json && kv_entry_decode(json_array_get(json, 0), &write->entries[0]) == 0)
-        cache_apply_kv(write->client->cache, write->datacenter, write->ops[0].key, write->entries[0], 0);
+    if (json && kv_entry_decode(json_array_get(json, 0), &present) == 0)
+        cache_apply_kv(write->client->cache, write->datacenter, write->ops[0].key, present, 0);
     else
         forget(write, true);
+    write->entries[0] = stored_by_put(write, present);
+    consul_kv_entry_unref(present);
     cache_note_contact(write->client->cache, request, 0);
     finish(write, &answer);
     json_decref(json);
@@ -308,7 +324,7 @@ static void on_put(struct http_request *request)
 
     answer.err = http_errno(request);
     cache_note_contact(write->client->cache, request, answer.err);
-    if (answer.err == 0 && strncmp(body, "true", 4) != 0)
+    if (request->net == CONSUL_NET_OK && request->status == 200 && strncmp(body, "true", 4) != 0)
         answer.err = write->ops[0].verb == CONSUL_KV_CAS && write->ops[0].index == 0 ? -EEXIST : -ESTALE;
     if (answer.err == 0) {
         reread = write_request(write, "GET", on_reread);
@@ -318,6 +334,8 @@ static void on_put(struct http_request *request)
         }
     }
     if (reread) {
+        write->ops[0].value = request->body; /* to compare */
+        request->body = NULL;
         http_submit(write->client->http, reread);
     } else {
         if (answer.err != -EACCES)
@@ -386,7 +404,7 @@ int consul_kv_txn(struct consul *client, const char *datacenter, const struct co
     int r;
 
     for (size_t i = 0; i < n; i++) {
-        sent += ops[i].verb == CONSUL_KV_DELETE ? 2 : 1;
+        sent += kv_op_count(ops[i].verb);
         if (ops[i].value_len > max_value)
             return -EFBIG;
     }

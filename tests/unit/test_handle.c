@@ -334,8 +334,96 @@ static void test_append_to_nothing(void **state)
     assert_int_equal(write_text(handle, "one", 0), 0);
     assert_int_equal(write_text(handle, "two", 3), 0);
     store(handle, "onetwo", 6, "onetwo");
+    assert_true(handle_appends(handle)); /* once it has replaced what was there */
     assert_int_equal(write_text(handle, "three", 6), 0);
-    store(handle, "onetwothree", 11, "onetwothree");
+    store(handle, "three", 5, "onetwothree");
+    handle_unref(handle);
+}
+
+static void test_allocate(void **state)
+{
+    static const struct {
+        uint64_t offset, len;
+        bool keep_size, zero;
+        const char *expected;
+        size_t expected_len;
+        bool changes;
+    } cases[] = {
+        {0, 8, false, false, "value\0\0\0", 8, true}, {0, 5, false, false, "value", 5, false},
+        {0, 8, true, false, "value", 5, false},       {1, 2, true, true, "v\0\0ue", 5, true},
+        {3, 4, true, true, "val\0\0", 5, true},       {3, 4, false, true, "val\0\0\0\0", 7, true},
+        {6, 4, true, true, "value", 5, false},
+    };
+    static const unsigned flags[] = {O_RDWR, O_RDWR | O_APPEND};
+
+    for (size_t i = 0; i < 2 * COUNT(cases); i++) {
+        struct handle *handle = open_value(*state, flags[i % 2], "value");
+        size_t at = i / 2;
+
+        assert_int_equal(
+            handle_allocate(handle, cases[at].offset, cases[at].len, cases[at].keep_size, cases[at].zero, MAX), 0);
+        expect_seen(handle, cases[at].expected, cases[at].expected_len);
+        assert_int_equal(handle->dirty, cases[at].changes);
+        handle_unref(handle);
+    }
+}
+
+static void test_allocate_too_much(void **state)
+{
+    struct handle *handle = open_value(*state, O_RDWR, "value");
+
+    assert_int_equal(handle_allocate(handle, 1, MAX, false, false, MAX), -EFBIG);
+    assert_int_equal(handle_allocate(handle, 1, MAX, true, false, MAX), -EFBIG);
+    assert_int_equal(handle_allocate(handle, 1, MAX, true, true, MAX), 0); /* a hole beyond the end is none */
+    expect_seen(handle, "v\0\0\0\0", 5);
+    handle_unref(handle);
+}
+
+/* What is not stored is read all the same, also behind what is there. */
+static void test_reading_what_is_appended(void **state)
+{
+    struct handle *handle = open_value(*state, O_RDWR | O_APPEND, "value");
+    char *data;
+    size_t len;
+
+    assert_int_equal(write_text(handle, "-more", 0), 0);
+    expect_seen(handle, "value-more", 10);
+    assert_int_equal(handle_read(handle, 6, 2, &data, &len), 0);
+    assert_int_equal(len, 2);
+    assert_memory_equal(data, "mo", 2);
+    free(data);
+    handle_unref(handle);
+}
+
+static void test_what_another_descriptor_stored(void **state)
+{
+    struct handle *handle = open_value(*state, O_RDWR, "value");
+    struct content *content = content_take(strdup("newer"), 5, 0);
+    uint64_t before = handle->content->version;
+
+    handle_see(handle, before + 1, content);
+    expect_seen(handle, "value", 5);
+    assert_int_equal(write_text(handle, "V", 0), 0);
+    handle_see(handle, before, content); /* it has something of its own */
+    expect_seen(handle, "Value", 5);
+    store(handle, "Value", 5, "Value");
+    handle_see(handle, handle->content->version, content);
+    expect_seen(handle, "newer", 5);
+    content_unref(content);
+    handle_unref(handle);
+}
+
+static void test_flushed(void **state)
+{
+    struct handle *handle = open_value(*state, O_RDWR, "value");
+
+    assert_false(handle_is_flushed(handle));
+    handle_set_flushed(handle);
+    assert_true(handle_is_flushed(handle));
+    assert_int_equal(write_text(handle, "V", 0), 0);
+    assert_false(handle_is_flushed(handle));
+    handle_set_flushed(handle); /* it has not been stored */
+    assert_false(handle_is_flushed(handle));
     handle_unref(handle);
 }
 
@@ -586,6 +674,11 @@ int main(void)
         CASE(test_append),
         CASE(test_append_while_storing),
         CASE(test_append_to_nothing),
+        CASE(test_allocate),
+        CASE(test_allocate_too_much),
+        CASE(test_reading_what_is_appended),
+        CASE(test_what_another_descriptor_stored),
+        CASE(test_flushed),
         CASE(test_refused_stays_refused),
         CASE(test_outcome_of_storing),
         CASE(test_queue),

@@ -629,6 +629,56 @@ static void expect_resting(struct fixture *f, struct consul_resource *resource, 
     free(inodes);
 }
 
+static void test_exchange(void **state)
+{
+    struct fixture *f = *state;
+    struct inode *from = get_dir(f, f->kv, "from"), *to = get_dir(f, f->kv, "to");
+    struct inode *file = get_in(f, from, "a", 7, "v", true), *other = get_in(f, to, "b", 8, "w", true);
+
+    assert_true(inode_exchange(&f->table, from, "a", to, "b"));
+    expect_present(f, from, "a", other);
+    expect_present(f, to, "b", file);
+    expect_path(f, file, &kv_kind, "to/b");
+    assert_int_equal(from->refs, 2);
+    assert_int_equal(to->refs, 2);
+
+    /* A directory and a file of the same directory. */
+    assert_true(inode_exchange(&f->table, f->kv, "from", f->kv, "to"));
+    expect_path(f, file, &kv_kind, "from/b");
+
+    /* Where one is not known the other moves all the same; the kernel is to ask. */
+    assert_false(inode_exchange(&f->table, to, "b", to, "c"));
+    expect_present(f, to, "b", NULL);
+    expect_present(f, to, "c", file);
+    /* An older version goes along. */
+    inode_looked_up(&f->table, file);
+    assert_true(inode_detach(&f->table, file));
+    assert_false(inode_exchange(&f->table, to, "c", from, "a"));
+    assert_false(file->current);
+    expect_path(f, file, &kv_kind, "to/a");
+    expect_present(f, to, "c", other);
+    inode_forget(&f->table, file, 1);
+    inode_unref(&f->table, other);
+    inode_unref(&f->table, file);
+    inode_unref(&f->table, from);
+    inode_unref(&f->table, to);
+}
+
+static void test_a_change_while_storing(void **state)
+{
+    struct fixture *f = *state;
+    struct inode *inode = get(f, "a", 7, "v", true);
+
+    inode_begin_storing(&f->table, inode);
+    inode_begin_storing(&f->table, inode);
+    inode->unjudged = true;
+    assert_false(inode_end_storing(&f->table, inode)); /* the other one goes on */
+    assert_true(inode_end_storing(&f->table, inode));
+    inode_begin_storing(&f->table, inode);
+    assert_false(inode_end_storing(&f->table, inode));
+    inode_unref(&f->table, inode);
+}
+
 static void test_resting(void **state)
 {
     struct fixture *f = *state;
@@ -754,6 +804,8 @@ int main(void)
         CASE(test_move),
         CASE(test_move_a_directory),
         CASE(test_move_detached),
+        CASE(test_exchange),
+        CASE(test_a_change_while_storing),
         CASE(test_resting),
         CASE(test_threads),
     };

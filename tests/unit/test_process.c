@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,6 +17,8 @@
 #include <unistd.h>
 
 #include "process.h"
+
+static pthread_barrier_t told;
 
 struct file {
     char path[64];
@@ -169,13 +172,48 @@ static void test_no_process(void **state)
     close(fd);
 }
 
+static void *tell_own(void *arg)
+{
+    *(pid_t *)arg = gettid();
+    pthread_barrier_wait(&told);
+    pthread_barrier_wait(&told);
+    return NULL;
+}
+
+static void test_threads(void **state)
+{
+    pid_t thread_id = 0, child;
+    pthread_t thread;
+
+    (void)state;
+    assert_int_equal(pthread_barrier_init(&told, NULL, 2), 0);
+    assert_int_equal(pthread_create(&thread, NULL, tell_own, &thread_id), 0);
+    pthread_barrier_wait(&told);
+    assert_true(process_is_same(getpid(), getpid()));
+    assert_true(process_is_same(getpid(), thread_id));
+    assert_true(process_is_same(thread_id, getpid()));
+    child = fork();
+    if (child == 0) {
+        pause();
+        _exit(0);
+    }
+    assert_false(process_is_same(getpid(), child));
+    assert_false(process_is_same(0, getpid()));
+    assert_false(process_is_same(getpid(), -1));
+    kill(child, SIGKILL);
+    waitpid(child, NULL, 0);
+    pthread_barrier_wait(&told);
+    pthread_join(thread, NULL);
+    pthread_barrier_destroy(&told);
+}
+
 #define CASE(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         CASE(test_flags),           CASE(test_either_number), CASE(test_same_descriptor),
-        CASE(test_another_process), CASE(test_no_process),
+        CASE(test_another_process), CASE(test_no_process),    CASE(test_threads),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

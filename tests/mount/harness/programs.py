@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import functools
 import os
 import subprocess
 
@@ -60,3 +61,12 @@ def opened(path, flags, mode=0o644):
         yield fd
     finally:
         os.close(fd)
+
+
+@functools.cache
+def sanitized():
+    """Whether the binary under test is one of the slow ones, built with a sanitizer. Who counts less then says so."""
+    from harness.mount import BINARY
+
+    symbols = BINARY.read_bytes()
+    return b"__asan_init" in symbols or b"__tsan_init" in symbols

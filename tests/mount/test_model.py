@@ -1,0 +1,61 @@
+"""
+kv/ beside its specification, model/spec.py: random operations on both, which must agree after each.
+
+CONSULFS_MODEL=SEED or SEED:STEPS chooses; CONSULFS_MODEL_REPLAY=FILE runs what a failure printed.
+"""
+
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+from harness.programs import sanitized
+from model import driver
+
+
+def seed_and_steps(default):
+    seed, _, steps = os.environ.get("CONSULFS_MODEL", "").partition(":")
+    return int(seed or random.randrange(1 << 31)), int(steps or default)
+
+
+def compare(agents, mount, steps):
+    seed, steps = seed_and_steps(steps // (5 if sanitized() else 1))
+    print(f"CONSULFS_MODEL={seed}:{steps}")
+    worlds = []
+
+    def new_world():
+        worlds.append(driver.World(agents, mount))
+        return worlds[-1]
+
+    replay = os.environ.get("CONSULFS_MODEL_REPLAY")
+    world = new_world()
+    try:
+        if replay:
+            operations = driver.parse(Path(replay).read_text())
+            _, difference = driver.run(world, operations)
+        else:
+            operations, difference = driver.run_random(world, seed, steps)
+    finally:
+        world.end()
+    if not difference:
+        return
+    print(f"after {len(operations)} operations: {difference}")
+    if not replay:
+        operations = driver.shrink(new_world, operations, difference, int(os.environ.get("CONSULFS_MODEL_SHRINK", "120")))
+    pytest.fail(f"{difference}\nseed {seed}; these operations fail:\n{driver.script(operations)}")
+
+
+@pytest.mark.limit(36000)
+def test_one_mount(mount, agent):
+    compare([agent], mount, 700)
+
+
+@pytest.mark.limit(36000)
+def test_two_mounts(mount, agent):
+    compare([agent, agent], mount, 500)
+
+
+@pytest.mark.limit(36000)
+def test_two_agents_of_a_cluster(mount, cluster):
+    compare([cluster.servers[0], cluster.client], mount, 150)
