@@ -465,14 +465,15 @@ int kv_check(struct op *op, struct inode *inode)
     int r = 0;
 
     resource = watched_place(op, inode, &key, &name, &superseded);
-    if (resource && consul_resource_is_watched(resource))
+    if (superseded) {
+        r = -ESTALE;
+    } else if (resource && consul_resource_is_watched(resource)) {
         r = op_read_resource(op, resource, &snapshot);
-    if (superseded)
-        r = -ESTALE;
-    else if (resource && r == 0 && op->read_n > 0 && !stands_for(op, inode, snapshot, key, name))
-        r = -ESTALE;
-    else if (r != -EINPROGRESS)
-        r = 0; /* while Consul is away, what is known is served */
+        if (r == 0 && !stands_for(op, inode, snapshot, key, name))
+            r = -ESTALE;
+        else if (r != -EINPROGRESS)
+            r = 0; /* while Consul is away, what is known is served */
+    }
     consul_resource_unref(resource);
     free(key);
     free(name);

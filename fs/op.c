@@ -11,6 +11,7 @@
 #include "name.h"
 #include "tree.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fuse_lowlevel.h>
 #include <stdlib.h>
@@ -161,6 +162,7 @@ static void drive(struct op *op)
     r = op->run(op);
     gate_leave(&op->fs->gate, ticket);
     if (r != -EINPROGRESS) {
+        assert(!op->waiter.resource); /* it would be run again after its end */
         if (r < 0)
             reply_error(op, r);
         op_put(op);
