@@ -38,6 +38,7 @@ struct inode {
     uint32_t storing;      /* writes of ours under way: their outcome decides the version */
     struct handle *writer; /* the newest descriptor with uncommitted bytes, borrowed */
     bool unlinked;         /* by us: what an open descriptor still writes goes nowhere */
+    bool lock_lost;        /* a lock on it was lost: what is open must not be read any more */
     bool pages_stale;      /* our own write changed it since the kernel may have cached its pages */
     /* What the kernel's unlimited entry rests on: the resource that tells when it is no longer true. Counted. */
     struct consul_resource *rests_on;
@@ -83,6 +84,11 @@ void inode_forget(struct inode_table *table, struct inode *inode, uint64_t n);
 
 /* The name no longer stands for this inode. True if it did. */
 bool inode_detach(struct inode_table *table, struct inode *inode);
+/*
+ * The name stands for this inode again, whose content is the present one, and no longer for any other. True if that is
+ * new; not for one that was unlinked.
+ */
+bool inode_reattach(struct inode_table *table, struct inode *inode);
 /* The inode moves, with the kernel's dentry, and replaces what was there. */
 int inode_move(struct inode_table *table, struct inode *inode, struct inode *parent, const char *name);
 /*
@@ -96,6 +102,8 @@ void inode_begin_storing(struct inode_table *table, struct inode *inode);
 void inode_end_storing(struct inode_table *table, struct inode *inode);
 /* Our own write: the same inode has new bytes. */
 void inode_set_content(struct inode_table *table, struct inode *inode, struct content *content, uint64_t mtime_ns);
+/* The same bytes are at another version than `before`: for this inode, and the one that its name stands for. */
+void inode_reindex(struct inode_table *table, struct inode *inode, uint64_t before, struct content *content);
 /* The bytes as they are now, counted, or NULL. */
 struct content *inode_content(struct inode_table *table, struct inode *inode);
 

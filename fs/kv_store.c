@@ -3,6 +3,7 @@
 
 #include "content.h"
 #include "handle.h"
+#include "lock.h"
 #include "name.h"
 
 #include <errno.h>
@@ -26,6 +27,23 @@ static uint64_t flags_of(struct op *op, uint64_t present)
     flags = op->handle->kv_flags_given ? op->handle->kv_flags : present;
     pthread_mutex_unlock(&op->handle->lock);
     return flags;
+}
+
+/*
+ * One operation that stores. Through a descriptor that holds the key's lock it is stored only if the lock is still ours
+ * when Consul does it: it may be lost while the request is on its way. (A value too large for a transaction goes
+ * without this.)
+ */
+static int begin_store(struct op *op, const struct consul_kv_op *kv)
+{
+    char session[40];
+    struct consul_kv_op ops[] = {{.verb = CONSUL_KV_CHECK_SESSION, .key = kv->key, .session = session}, *kv};
+    int r = -EFBIG;
+
+    lock_session(op->fs, (uintptr_t)op->handle, session);
+    if (*session)
+        r = op_kv_txn(op, ops, 2);
+    return r == -EFBIG ? op_kv_txn(op, kv, 1) : r;
 }
 
 /* O_APPEND: what is there now, and the new bytes; compare-and-set, so that nobody's bytes are lost. */
@@ -56,7 +74,7 @@ static int begin_append(struct op *op, struct inode *dir, const char *name, cons
     kv.value = value;
     kv.value_len += len;
     kv.flags = flags_of(op, kv.flags);
-    r = op_kv_txn(op, &kv, 1);
+    r = begin_store(op, &kv);
     free(value);
     return r;
 }
@@ -71,7 +89,7 @@ static int begin_set(struct op *op, const char *key, const char *data, size_t le
         kv.verb = CONSUL_KV_CAS;
         kv.index = old ? old->modify_index : 0;
     }
-    return op_kv_txn(op, &kv, 1);
+    return begin_store(op, &kv);
 }
 
 int kv_store(struct op *op, struct inode *dir, const char *name, const char *data, size_t len)
@@ -80,6 +98,8 @@ int kv_store(struct op *op, struct inode *dir, const char *name, const char *dat
     char *key;
     int r;
 
+    if (op->stage > 0 && op->result == -EPERM)
+        return -EIO; /* the lock was lost: begin_store() */
     if (op->stage > 0) {
         if (!append || (op->result != -ESTALE && op->result != -EEXIST)) {
             if (op->result == -ESTALE || op->result == -EEXIST)

@@ -28,7 +28,8 @@ struct job {
 struct telling {
     struct inode *dir, *inode; /* counted; inode may be NULL */
     char *name;
-    bool gone; /* false: it may still be true, but ask again */
+    bool gone;  /* false: it may still be true, but ask again */
+    bool pages; /* the inode's pages, and no name; dir is the inode then */
     struct telling *next;
 };
 
@@ -153,6 +154,25 @@ static void add_telling(struct notify *notify, struct inode *inode, bool gone)
     }
     telling->gone = gone;
     queue_telling(notify, telling);
+}
+
+void notify_pages(struct fs *fs, struct inode *inode)
+{
+    struct telling *telling = fs->notify ? calloc(1, sizeof(*telling)) : NULL;
+
+    if (!telling)
+        return;
+    telling->pages = true;
+    telling->dir = inode_ref(&fs->inodes, inode);
+    telling->inode = inode_ref(&fs->inodes, inode);
+    queue_telling(fs->notify, telling);
+}
+
+void notify_lost(struct fs *fs, struct inode *inode)
+{
+    notify_pages(fs, inode);
+    if (fs->notify)
+        add_telling(fs->notify, inode, false);
 }
 
 enum verdict { STANDS, CHANGED, UNKNOWN };
@@ -330,10 +350,14 @@ static void tell(struct notify *notify, const struct telling *telling)
 {
     struct fs *fs = notify->fs;
     fuse_ino_t dir = telling->dir == fs->root ? FUSE_ROOT_ID : (fuse_ino_t)(uintptr_t)telling->dir;
-    size_t len = strlen(telling->name);
+    size_t len = telling->name ? strlen(telling->name) : 0;
     int r;
 
     fs_count(fs, COUNT_NOTIFIED);
+    if (telling->pages) {
+        (void)fuse_lowlevel_notify_inval_inode(notify->session, (fuse_ino_t)(uintptr_t)telling->inode, 0, 0);
+        return;
+    }
     /* Deleting a directory would make it dead for who is in it, such as the rm -r that has just emptied it. */
     if (telling->gone && S_ISREG(telling->inode->kind->mode))
         r = fuse_lowlevel_notify_delete(notify->session, dir, (fuse_ino_t)(uintptr_t)telling->inode, telling->name,

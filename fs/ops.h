@@ -42,6 +42,15 @@ int reply_ok(struct op *op);
 int reply_attr(struct op *op, struct inode *inode);
 
 /* ops_file.c */
+/*
+ * The handle of a descriptor, or NULL. What was opened for reading needs none; its `fh` is an odd number then, which no
+ * pointer is, so that locks and their end at close() are told apart by it.
+ */
+struct handle *handle_of(const struct fuse_file_info *fi);
+/* Stores what the descriptor of the operation holds, if anything. 0 when that is done; parks. */
+int store(struct op *op);
+/* Nothing was written yet, and the process has the descriptor elsewhere, too: it is too early to store. */
+bool is_only_opened(struct op *op);
 void on_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void on_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi);
 void on_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi);
@@ -57,6 +66,11 @@ void on_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size);
 void on_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size);
 void on_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size, int flags);
 void on_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name);
+
+/* ops_lock.c */
+void on_flock(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, int operation);
+void on_setlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *lock, int sleep);
+void on_getlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *lock);
 
 /* ops_dir.c */
 /* Frees those that the kernel did not release before the mount ended. No other thread may be left. */

@@ -3,6 +3,7 @@
  */
 #include "ops.h"
 
+#include "lock.h"
 #include "process.h"
 #include "spool.h"
 #include "stream.h"
@@ -14,10 +15,12 @@
 #define MAX_LEN ((size_t)1 << 20) /* of a document, where the node kind says nothing else */
 #define FULL_BUFFER 512
 
-static struct handle *handle_of(const struct fuse_file_info *fi)
+struct handle *handle_of(const struct fuse_file_info *fi)
 {
-    return fi ? (struct handle *)(uintptr_t)fi->fh : NULL;
+    return fi && !(fi->fh & 1) ? (struct handle *)(uintptr_t)fi->fh : NULL;
 }
+
+static uint64_t fh_without_handle(struct fs *fs) { return atomic_fetch_add(&fs->opens, 1) << 1 | 1; }
 
 static size_t max_len(struct fs *fs, const struct kind *kind) { return kind->max_len ? kind->max_len(fs) : MAX_LEN; }
 
@@ -47,7 +50,7 @@ static void unset_writer(struct handle *handle)
 /* Takes the handle. */
 static int reply_open(struct op *op, struct handle *handle, struct fuse_file_info *fi)
 {
-    fi->fh = (uintptr_t)handle;
+    fi->fh = handle ? (uintptr_t)handle : fh_without_handle(op->fs);
     if (!op_claim_reply(op) || fuse_reply_open(op->req, fi) != 0) {
         if (handle) {
             unset_writer(handle);
@@ -242,6 +245,16 @@ static void read_stream(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offse
     op_start(op);
 }
 
+static bool lost_lock(struct fs *fs, struct inode *inode)
+{
+    bool lost;
+
+    pthread_mutex_lock(&fs->inodes.lock);
+    lost = inode->lock_lost;
+    pthread_mutex_unlock(&fs->inodes.lock);
+    return lost;
+}
+
 void on_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi)
 {
     struct fs *fs = fs_of(req);
@@ -252,7 +265,9 @@ void on_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct f
         return;
     }
     fs_count(fs, COUNT_READ);
-    if (handle) {
+    if (!lock_is_good(fs, fi->fh)) {
+        fuse_reply_err(req, EIO);
+    } else if (handle) {
         char *data;
         size_t len;
         int r = handle_read(handle, (uint64_t)offset, size, &data, &len);
@@ -263,6 +278,8 @@ void on_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct f
         }
         fuse_reply_buf(req, data, len);
         free(data);
+    } else if (lost_lock(fs, inode_of(fs, ino))) {
+        fuse_reply_err(req, EIO);
     } else {
         struct content *content = inode_content(&fs->inodes, inode_of(fs, ino));
         size_t len = content && (uint64_t)offset < content->len ? content->len - (size_t)offset : 0;
@@ -349,7 +366,7 @@ static int reread(struct op *op)
 }
 
 /* Stores what the handle holds, if anything. 0 when that is done. */
-static int store(struct op *op)
+int store(struct op *op)
 {
     struct handle *handle = op->handle;
     const struct kind *kind = handle->inode->kind;
@@ -469,7 +486,7 @@ void on_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off
     struct op *op;
     int r;
 
-    r = handle && handle_writes(handle) ? 0 : -EBADF;
+    r = !handle || !handle_writes(handle) ? -EBADF : lock_is_good(fs, fi->fh) ? 0 : -EIO;
     if (r == 0 && handle->spool) {
         fs_count(fs, COUNT_WRITE);
         r = spool_write(handle->spool, data, size, (uint64_t)offset);
@@ -515,7 +532,7 @@ void on_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off
  * A shell's `> file` opens the file, duplicates the descriptor and closes the first one before anything is written.
  * That is no reason to store an empty value: who closes has another descriptor, and its write or close will come.
  */
-static bool is_only_opened(struct op *op)
+bool is_only_opened(struct op *op)
 {
     struct handle *handle = op->handle;
     bool only_opened;
@@ -535,27 +552,35 @@ static int run_send(struct op *op)
     return r < 0 ? r : reply_ok(op);
 }
 
+/* What was written under a lock is stored before the lock ends. */
 static int run_close(struct op *op)
 {
     int r = op->cleanup || !is_only_opened(op) ? store(op) : 0;
 
+    if (r == -EINPROGRESS)
+        return r;
+    lock_flushed(op->fs, op->inode, (uintptr_t)op->handle, op->lock_owner);
+    if (r == 0 && handle_lost_data(op->handle))
+        r = -EIO;
     return r < 0 ? r : reply_ok(op);
 }
 
 static int run_fsync(struct op *op)
 {
-    int r = store(op);
+    int r = handle_is_lost(op->handle) ? -EIO : store(op);
 
     return r < 0 ? r : reply_ok(op);
 }
 
-static void begin_flush(fuse_req_t req, enum counter counter, fuse_ino_t ino, struct handle *handle, op_run_fn *run)
+static void begin_flush(fuse_req_t req, enum counter counter, fuse_ino_t ino, const struct fuse_file_info *fi,
+                        op_run_fn *run)
 {
     struct op *op = begin(req, counter, ino, NULL, run);
 
     if (!op)
         return;
-    op->handle = handle_ref(handle);
+    op->handle = handle_ref(handle_of(fi));
+    op->lock_owner = fi->lock_owner;
     op_start(op);
 }
 
@@ -564,8 +589,9 @@ void on_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     struct handle *handle = handle_of(fi);
 
     if (handle && handle_writes(handle)) {
-        begin_flush(req, COUNT_FLUSH, ino, handle, handle->spool ? run_send : run_close);
+        begin_flush(req, COUNT_FLUSH, ino, fi, handle->spool ? run_send : run_close);
     } else {
+        lock_flushed(fs_of(req), inode_of(fs_of(req), ino), fi->fh, fi->lock_owner);
         fs_count(fs_of(req), COUNT_FLUSH);
         fuse_reply_err(req, 0);
     }
@@ -577,7 +603,7 @@ void on_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_inf
 
     (void)datasync;
     if (handle && handle_writes(handle)) {
-        begin_flush(req, COUNT_FSYNC, ino, handle, handle->spool ? run_send : run_fsync);
+        begin_flush(req, COUNT_FSYNC, ino, fi, handle->spool ? run_send : run_fsync);
     } else {
         fs_count(fs_of(req), COUNT_FSYNC);
         fuse_reply_err(req, 0);
@@ -594,6 +620,7 @@ static int run_release(struct op *op)
     if (r < 0)
         note_refused(op->handle, r);
     unset_writer(op->handle);
+    lock_closed(op->fs, (uintptr_t)op->handle);
     return reply_ok(op);
 }
 
@@ -604,6 +631,7 @@ void on_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 
     if (!handle) {
         fs_count(fs_of(req), COUNT_RELEASE);
+        lock_closed(fs_of(req), fi->fh);
         fuse_reply_err(req, 0);
         return;
     }
@@ -611,6 +639,7 @@ void on_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
         stream_wake(handle->stream); /* a read that was interrupted still holds it */
     op = begin(req, COUNT_RELEASE, ino, NULL, run_release);
     if (!op) {
+        lock_closed(fs_of(req), fi->fh);
         handle_unref(handle);
         return;
     }
@@ -670,7 +699,8 @@ static int create_new(struct op *op)
     struct content *content = NULL;
     int r = 0;
 
-    if (op->flags & O_EXCL && op->kind->create_exclusive) {
+    /* Who cannot write to it either would store nothing before it is closed: a file to be locked is made at once. */
+    if ((op->flags & O_EXCL || (op->flags & O_ACCMODE) == O_RDONLY) && op->kind->create_exclusive) {
         op->row = op->kind;
         r = op->kind->create_exclusive(op, op->inode, op->name);
         if (r < 0)
@@ -687,8 +717,15 @@ static int run_create(struct op *op)
     struct found found = {0};
     int r;
 
-    if (op->kind)
-        return create_new(op);
+    if (op->kind) {
+        r = create_new(op);
+        if (r != -EEXIST || op->flags & O_EXCL)
+            return r;
+        op->kind = NULL; /* somebody was faster */
+        op->stage = 0;
+        op_rest_on_nothing(op);
+        consul_expire(op->fs->consul, "/v1/kv/");
+    }
     r = tree_find(op, op->inode, op->name, &found);
     if (r == 0 && S_ISDIR(found.kind->mode))
         r = -EISDIR;

@@ -9,6 +9,9 @@
 
 #define DEFAULT_TIMEOUT_MS 10000
 #define DEFAULT_WATCHES 64
+#define DEFAULT_LOCK_TTL_S 15
+#define LOCK_TTL_MIN_S 10
+#define LOCK_TTL_MAX_S 86400
 
 /* Bounds that keep arithmetic on these values far from overflow; nobody needs more. */
 #define TIMEOUT_MAX_S 86400
@@ -197,6 +200,18 @@ static int store_count(struct options *options, const struct row *row, const cha
     return 0;
 }
 
+/* What Consul takes for a session's TTL. */
+static int store_lock_ttl(struct options *options, const struct row *row, const char *value, void *field)
+{
+    uint64_t number;
+
+    (void)options, (void)row;
+    if (!parse_number(value, 10, LOCK_TTL_MAX_S, &number) || number < LOCK_TTL_MIN_S)
+        return -EINVAL;
+    *(unsigned *)field = (unsigned)number;
+    return 0;
+}
+
 /* Adds "name" or "name=value" to what libfuse's session gets, escaped as it wants it. */
 static int pass_on(struct options *options, const struct row *row, const char *value, void *field)
 {
@@ -250,6 +265,7 @@ static const struct row rows[] = {
     {"timeout", "seconds above 0 and up to a day, as in timeout=2.5", store_timeout, FIELD(timeout_ms)},
     {"stale", "'forever' or seconds, 0 for never", store_stale, FIELD(stale_ms)},
     {"watches", "a number", store_count, FIELD(watches)},
+    {"lock_ttl", "whole seconds from 10 to 86400", store_lock_ttl, FIELD(lock_ttl_s)},
     {"allow_restore", NULL, store_true, FIELD(allow_restore)},
     {"delay_connect", NULL, store_true, FIELD(delay_connect)},
     {"debug", NULL, store_true, FIELD(debug)},
@@ -460,6 +476,7 @@ int options_parse(int argc, char *const argv[], struct options *ret, char **ret_
         .timeout_ms = DEFAULT_TIMEOUT_MS,
         .stale_ms = OPTIONS_STALE_FOREVER,
         .watches = DEFAULT_WATCHES,
+        .lock_ttl_s = DEFAULT_LOCK_TTL_S,
     };
     int r;
 
@@ -530,6 +547,8 @@ void options_usage(FILE *stream)
         "                         answer; default forever, 0 for never\n"
         "  watches=N              blocking queries to hold open at most; default 64. Consul allows\n"
         "                         200 connections for all clients on a host (http_max_conns_per_client)\n"
+        "  lock_ttl=SECONDS       after which others get the locks of a mount that has gone silent, and\n"
+        "                         it takes them for lost itself; 10 to 86400, default 15\n"
         "  allow_restore          a backup may be written to operator/snapshot\n"
         "  delay_connect          mount even if Consul does not answer yet\n"
         "  FUSE's own             allow_root auto_unmount clone_fd default_permissions fsname=\n"
