@@ -79,15 +79,41 @@ static int begin_append(struct op *op, struct inode *dir, const char *name, cons
     return r;
 }
 
-static int begin_set(struct op *op, const char *key, const char *data, size_t len)
+/*
+ * Somebody was faster. If all that he did was to lock or unlock the key, it still is what was read, and its present
+ * ModifyIndex is as good.
+ */
+static int find_unchanged(struct op *op, struct inode *dir, const char *name, const struct consul_kv_entry *old,
+                          uint64_t *ret_index)
+{
+    struct kv_place place = {0};
+    const struct consul_kv_entry *now;
+    int r = kv_find_place(op, dir, name, &place);
+
+    if (r < 0)
+        return r == -ENOENT ? -ESTALE : r;
+    now = place.entry;
+    if (!now || now->value_len != old->value_len || now->flags != old->flags ||
+        now->create_index != old->create_index ||
+        memcmp(consul_kv_value(now), consul_kv_value(old), old->value_len) != 0)
+        return -ESTALE;
+    *ret_index = now->modify_index;
+    return 0;
+}
+
+static int begin_set(struct op *op, struct inode *dir, const char *name, const char *key, const char *data, size_t len)
 {
     const struct consul_kv_entry *old = op->handle->content ? op->handle->content->entry : NULL;
     struct consul_kv_op kv = {.verb = CONSUL_KV_SET, .key = key, .value = data, .value_len = len};
+    int r;
 
     kv.flags = flags_of(op, old ? old->flags : 0);
     if (!op->handle->replaces) { /* it was read before: nobody may have changed it */
         kv.verb = CONSUL_KV_CAS;
         kv.index = old ? old->modify_index : 0;
+        r = old && op->attempts > 0 ? find_unchanged(op, dir, name, old, &kv.index) : 0;
+        if (r < 0)
+            return r;
     }
     return begin_store(op, &kv);
 }
@@ -95,13 +121,14 @@ static int begin_set(struct op *op, const char *key, const char *data, size_t le
 int kv_store(struct op *op, struct inode *dir, const char *name, const char *data, size_t len)
 {
     bool append = handle_appends(op->handle);
+    bool again = append || (op->result == -ESTALE && op->handle->content && op->handle->content->entry);
     char *key;
     int r;
 
     if (op->stage > 0 && op->result == -EPERM)
         return -EIO; /* the lock was lost: begin_store() */
     if (op->stage > 0) {
-        if (!append || (op->result != -ESTALE && op->result != -EEXIST)) {
+        if (!again || (op->result != -ESTALE && op->result != -EEXIST)) {
             if (op->result == -ESTALE || op->result == -EEXIST)
                 kv_distrust(op); /* who lost the race is to see what won it */
             return op->result == -EEXIST ? -ESTALE : op->result;
@@ -110,10 +137,12 @@ int kv_store(struct op *op, struct inode *dir, const char *name, const char *dat
             return -EAGAIN;
         kv_distrust(op);
     }
+    if (handle_is_lost(op->handle))
+        return -EIO; /* since the first attempt */
     r = kv_key_of_file(op, dir, name, &key);
     if (r < 0)
         return r;
-    r = append ? begin_append(op, dir, name, key, data, len) : begin_set(op, key, data, len);
+    r = append ? begin_append(op, dir, name, key, data, len) : begin_set(op, dir, name, key, data, len);
     free(key);
     return r;
 }

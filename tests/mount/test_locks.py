@@ -285,6 +285,16 @@ def test_another_writer_of_this_mount_goes_on(mount, agent, process):
     assert agent.kv_get("job") == b"3"
 
 
+def test_a_lock_elsewhere_is_no_change(mount, agent, process):
+    agent.kv_set("job", b"1")
+    here, there, writer = mount(agent), mount(agent), process()
+    writer.open_("f", str(here / "kv/job"))
+    assert writer.read("f") == b"1"
+    sh("flock kv/job true", cwd=there.path)
+    writer.write("f", b"2")
+    assert agent.kv_get("job") == b"2"
+
+
 def test_who_changes_it_without_the_lock_is_noticed(held, agent):
     here, _, holder = held
     assert holder.read("f") == b"1"
