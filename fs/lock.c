@@ -617,18 +617,16 @@ static void reindex(struct lock_table *table, const struct lock_file *file, uint
 static void refuse(struct lock_table *table, const struct lock_file *file, const struct consul_lock_news *news)
 {
     const struct consul_answer *answer = news->answer;
+    const char *words = strerror(-news->err);
     char path[256];
 
-    if (answer) {
-        const char *words = answer->body_len > 0 ? answer->body : strerror(-news->err);
-
-        refusals_add(&table->fs->refusals, answer->method, answer->path, answer->status, words, strlen(words));
-        return;
-    }
+    if (answer && answer->body_len > 0)
+        words = answer->body;
+    else if (news->err == -EFBIG)
+        words = "a value too large for a transaction cannot be locked";
     snprintf(path, sizeof(path), "kv/%s", file->key);
-    refusals_add(&table->fs->refusals, "lock", path, 0,
-                 news->err == -EFBIG ? "a value too large for a transaction cannot be locked" : strerror(-news->err),
-                 news->err == -EFBIG ? 52 : strlen(strerror(-news->err)));
+    refusals_add(&table->fs->refusals, answer ? answer->method : "lock", answer ? answer->path : path,
+                 answer ? answer->status : 0, words, strlen(words));
 }
 
 /* No attempt will end otherwise. */
@@ -684,10 +682,12 @@ static void complain(struct lock_table *table, const struct lock_file *file, con
 {
     char path[256];
 
-    snprintf(path, sizeof(path), "%s%s/kv/%s", file->datacenter ? "datacenters/" : "",
-             file->datacenter ? file->datacenter : ".", file->key);
-    log_line(LOG_WARNING, "the lock on %s is lost: %s", file->datacenter ? path : path + 2, why);
-    refusals_add(&table->fs->refusals, "lock", file->datacenter ? path : path + 2, 0, why, strlen(why));
+    if (file->datacenter)
+        snprintf(path, sizeof(path), "datacenters/%s/kv/%s", file->datacenter, file->key);
+    else
+        snprintf(path, sizeof(path), "kv/%s", file->key);
+    log_line(LOG_WARNING, "the lock on %s is lost: %s", path, why);
+    refusals_add(&table->fs->refusals, "lock", path, 0, why, strlen(why));
 }
 
 static void on_news(void *arg, struct consul_lock *lock, const struct consul_lock_news *news)
