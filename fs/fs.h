@@ -1,8 +1,8 @@
 /*
  * One mount: what its parts share. Constant once main.c has set it up, save what has a lock of its own.
  *
- * Lock order, outermost first: handle.lock, op.lock, notify.lock, announcer.lock, own.lock, inode_table.lock,
- * gate.lock, the library's. No lock is held across a reply, a notification or a callback.
+ * Lock order, outermost first: lock_table.lock, open_lock, handle.lock, op.lock, notify.lock, announcer.lock, own.lock,
+ * inode_table.lock, gate.lock, the library's. No lock is held across a reply, a notification or a callback.
  */
 #ifndef CONSULFS_FS_H
 #define CONSULFS_FS_H
@@ -20,6 +20,7 @@
 #include <stdatomic.h>
 
 struct announcer;
+struct lock_table;
 struct notify;
 
 /* Upcalls from the kernel and what came of them; see .consulfs/stats. */
@@ -41,6 +42,7 @@ enum counter {
     COUNT_RMDIR,
     COUNT_RENAME,
     COUNT_XATTR,
+    COUNT_LOCK,
     COUNT_FORGET,
     COUNT_STATFS,
     COUNT_POLL,
@@ -81,6 +83,7 @@ struct fs {
     struct own own;
     struct refusals refusals;
     pthread_mutex_t open_lock;
+    struct lock_table *locks;
     struct handle *handles;  /* guarded by open_lock: every one there is */
     struct dir_handle *dirs; /* likewise */
     char *bootstrapped;      /* likewise: what acl/bootstrap answered, a secret; or NULL */

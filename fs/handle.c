@@ -1,8 +1,10 @@
 #include "handle.h"
 
 #include "content.h"
+#include "name.h"
 #include "spool.h"
 #include "stream.h"
+#include "tree.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -95,6 +97,99 @@ bool handle_has_version(struct handle *handle, uint64_t version)
     has = handle->content && handle->content->version == version;
     pthread_mutex_unlock(&handle->lock);
     return has;
+}
+
+void handle_refresh(struct handle *handle, struct content *content)
+{
+    struct content *old = NULL;
+
+    pthread_mutex_lock(&handle->lock);
+    if (!handle->storing && !handle->dirty) {
+        old = handle->content;
+        handle->content = content_ref(content);
+        free(handle->data);
+        handle->data = NULL;
+        handle->len = handle->cap = 0;
+        handle->replaces = handle->rewrites = handle->stored_by_write = false;
+    }
+    pthread_mutex_unlock(&handle->lock);
+    content_unref(old);
+}
+
+/* handle.lock is held. */
+static bool has_version(const struct handle *handle, uint64_t version, const struct content *of)
+{
+    const struct consul_kv_entry *entry = handle->content ? handle->content->entry : NULL;
+
+    return !handle->storing && entry && handle->content->version == version && entry->key_len == of->entry->key_len &&
+           memcmp(entry->data, of->entry->data, entry->key_len) == 0;
+}
+
+static bool is_in(struct handle *handle, const char *datacenter)
+{
+    char *name = NULL, decoded[NAME_SIZE];
+    bool same;
+
+    if (!inode_is_below(&handle->fs->inodes, handle->inode, &kind_datacenter, &name))
+        return !datacenter;
+    same = name && datacenter && name_decode(name, NULL, decoded, sizeof(decoded)) == 0 &&
+           strcmp(decoded, datacenter) == 0;
+    free(name);
+    return same;
+}
+
+void handle_reindex(struct fs *fs, const char *datacenter, uint64_t before, struct content *content)
+{
+    pthread_mutex_lock(&fs->open_lock);
+    for (struct handle *handle = fs->handles; handle; handle = handle->next) {
+        struct content *old = NULL;
+        bool same;
+
+        pthread_mutex_lock(&handle->lock);
+        same = has_version(handle, before, content);
+        pthread_mutex_unlock(&handle->lock);
+        if (!same || !is_in(handle, datacenter)) /* the latter not while handle.lock is held */
+            continue;
+        pthread_mutex_lock(&handle->lock);
+        if (has_version(handle, before, content)) {
+            old = handle->content;
+            handle->content = content_ref(content);
+        }
+        pthread_mutex_unlock(&handle->lock);
+        content_unref(old);
+    }
+    pthread_mutex_unlock(&fs->open_lock);
+}
+
+void handle_lose(struct handle *handle)
+{
+    pthread_mutex_lock(&handle->lock);
+    handle->dropped = handle->dirty;
+    handle->lost = true;
+    handle->dirty = false;
+    handle->refused = -EIO;
+    pthread_mutex_unlock(&handle->lock);
+}
+
+bool handle_is_lost(struct handle *handle)
+{
+    bool lost;
+
+    pthread_mutex_lock(&handle->lock);
+    lost = handle->lost;
+    pthread_mutex_unlock(&handle->lock);
+    return lost;
+}
+
+bool handle_lost_data(struct handle *handle)
+{
+    bool lost;
+
+    pthread_mutex_lock(&handle->lock);
+    lost = handle->lost && handle->dropped;
+    handle->dropped = false;
+    pthread_mutex_unlock(&handle->lock);
+    return lost;
 }
 
 void handle_set_stream(struct handle *handle, struct stream *stream)
@@ -260,7 +355,9 @@ int handle_truncate(struct handle *handle, uint64_t len, size_t max)
     int r = 0;
 
     pthread_mutex_lock(&handle->lock);
-    if (handle_appends(handle))
+    if (handle->lost)
+        r = -EIO;
+    if (r == 0 && handle_appends(handle))
         r = begin_rewrite(handle);
     if (r == 0)
         r = resize(handle, len, max);
@@ -316,6 +413,10 @@ int handle_read(struct handle *handle, uint64_t offset, size_t size, char **ret_
     char *copy = NULL;
 
     pthread_mutex_lock(&handle->lock);
+    if (handle->lost) {
+        pthread_mutex_unlock(&handle->lock);
+        return -EIO;
+    }
     if (handle->content && !handle->replaces && (!handle->data || handle_appends(handle)))
         old = handle->content;
     before = old ? old->len : 0; /* and behind it what is written */

@@ -43,6 +43,8 @@ struct handle {
     bool kv_flags_given; /* a KV value's flags were set before it was stored: */
     uint64_t kv_flags;
     int refused;  /* why nothing of this descriptor will be stored any more; 0 */
+    bool lost;    /* a lock that was taken through it was lost: it must not be used any more */
+    bool dropped; /* and then there was something that had not been stored */
     bool storing; /* an operation is storing; the others queue */
     bool appends; /* what it stores goes behind what is there */
     struct op *queue;
@@ -59,6 +61,18 @@ bool handle_has_version(struct handle *handle, uint64_t version);
  * goes on from there if it had that version and has nothing of its own to store.
  */
 void handle_see(struct handle *handle, uint64_t before, struct content *content);
+/* What is there now that it is locked: unless something is being written, the descriptor begins anew with it. */
+void handle_refresh(struct handle *handle, struct content *content);
+/*
+ * A key's same bytes have another ModifyIndex than `before`, because this mount locked or unlocked it: every descriptor
+ * that has them goes on from there. `content` has a KV entry; datacenter as in op_datacenter().
+ */
+void handle_reindex(struct fs *fs, const char *datacenter, uint64_t before, struct content *content);
+/* A lock that was taken through it is lost: reads and writes fail with -EIO from now on. */
+void handle_lose(struct handle *handle);
+bool handle_is_lost(struct handle *handle);
+/* The same, at close(): only if something was not stored. */
+bool handle_lost_data(struct handle *handle);
 /* The handle's from now on. */
 void handle_set_stream(struct handle *handle, struct stream *stream);
 /*

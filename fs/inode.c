@@ -550,6 +550,24 @@ void inode_supersede(struct inode_table *table, struct inode *inode)
     pthread_mutex_unlock(&table->lock);
 }
 
+bool inode_reattach(struct inode_table *table, struct inode *inode)
+{
+    struct inode *other;
+    bool again;
+
+    pthread_mutex_lock(&table->lock);
+    again = !inode->current && !inode->unlinked && !inode->lock_lost && inode->parent;
+    if (again) {
+        other = find(table, inode->parent, inode->name);
+        if (other)
+            detach(table, other);
+        attach(table, inode);
+        inode->superseded = false;
+    }
+    pthread_mutex_unlock(&table->lock);
+    return again;
+}
+
 int inode_move(struct inode_table *table, struct inode *inode, struct inode *parent, const char *name)
 {
     char *copy = strdup(name), *old_name = inode->name;
@@ -725,6 +743,25 @@ void inode_set_content(struct inode_table *table, struct inode *inode, struct co
     inode->generation++;
     pthread_mutex_unlock(&table->lock);
     content_unref(old);
+}
+
+void inode_reindex(struct inode_table *table, struct inode *inode, uint64_t before, struct content *content)
+{
+    struct content *old[2] = {NULL, NULL};
+    struct inode *both[2];
+
+    pthread_mutex_lock(&table->lock);
+    both[0] = inode;
+    both[1] = inode->parent ? find(table, inode->parent, inode->name) : NULL;
+    for (size_t i = 0; i < 2; i++) {
+        if (both[i] && both[i]->content && both[i]->content->version == before && both[i]->kind == inode->kind) {
+            old[i] = both[i]->content;
+            both[i]->content = content_ref(content);
+        }
+    }
+    pthread_mutex_unlock(&table->lock);
+    content_unref(old[0]);
+    content_unref(old[1]);
 }
 
 struct content *inode_content(struct inode_table *table, struct inode *inode)

@@ -40,6 +40,7 @@ struct inode {
     uint32_t storing;       /* writes of ours under way: their outcome decides the version */
     struct handle *writer;  /* the newest descriptor with uncommitted bytes, borrowed */
     bool unlinked;          /* by us: what an open descriptor still writes goes nowhere */
+    bool lock_lost;         /* a lock on it was lost: what is open must not be read any more */
     uint32_t generation;    /* how often a write of ours gave it other bytes */
     struct poller *pollers; /* who waits for a change; see pollers.h */
     bool superseded;        /* a change made elsewhere gave its name another inode */
@@ -112,6 +113,11 @@ void inode_forget(struct inode_table *table, struct inode *inode, uint64_t n);
 bool inode_detach(struct inode_table *table, struct inode *inode);
 /* The same, for a change made elsewhere, of which the kernel is still to be told. */
 void inode_supersede(struct inode_table *table, struct inode *inode);
+/*
+ * The name stands for this inode again, whose content is the present one, and no longer for any other. True if that is
+ * new; not for one that was unlinked.
+ */
+bool inode_reattach(struct inode_table *table, struct inode *inode);
 /* The inode moves, with the kernel's dentry, and replaces what was there. */
 int inode_move(struct inode_table *table, struct inode *inode, struct inode *parent, const char *name);
 /*
@@ -137,6 +143,8 @@ bool inode_is_moving(struct inode *inode);
 int inode_all_below(struct inode_table *table, const struct inode *dir, struct inode ***ret_inodes, size_t *ret_n);
 /* Our own write: the same inode has new bytes. */
 void inode_set_content(struct inode_table *table, struct inode *inode, struct content *content, uint64_t mtime_ns);
+/* The same bytes are at another version than `before`: for this inode, and the one that its name stands for. */
+void inode_reindex(struct inode_table *table, struct inode *inode, uint64_t before, struct content *content);
 /* The bytes as they are now, counted, or NULL. */
 struct content *inode_content(struct inode_table *table, struct inode *inode);
 

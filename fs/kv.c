@@ -53,6 +53,7 @@ const struct kind kind_kv_file = {
     .get_attribute = kv_get_attribute,
     .attributes = kv_attributes,
     .set_attribute = kv_set_attribute,
+    .lock_key = kv_key_of_file,
     .max_len = kv_max_len,
     .block_size = KV_BLOCK_SIZE,
 };

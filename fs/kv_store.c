@@ -3,6 +3,7 @@
 
 #include "content.h"
 #include "handle.h"
+#include "lock.h"
 #include "name.h"
 #include "options.h"
 
@@ -108,14 +109,30 @@ static int find_marker(struct op *op, const char *key, struct kv_place *ret_plac
     return ret_place->entry ? 0 : -ENOENT;
 }
 
-static int find_to_append(struct op *op, struct inode *dir, const char *name, const char *key,
-                          struct kv_place *ret_place)
+static int find_present(struct op *op, struct inode *dir, const char *name, const char *key, struct kv_place *ret_place)
 {
     if (op->attempts > 0 && kv_is_plain(key, strlen(key)))
         return kv_find_key(op, key, ret_place);
     if (strcmp(name, NAME_KV_EMPTY) == 0)
         return find_marker(op, key, ret_place);
     return kv_find_place(op, dir, name, ret_place);
+}
+
+/*
+ * One operation that stores. Through a descriptor that holds the key's lock it is stored only if the lock is still ours
+ * when Consul does it: it may be lost while the request is on its way. (A value too large for a transaction goes
+ * without this.)
+ */
+static int begin_store(struct op *op, const struct consul_kv_op *kv)
+{
+    char session[40];
+    struct consul_kv_op ops[] = {{.verb = CONSUL_KV_CHECK_SESSION, .key = kv->key, .session = session}, *kv};
+    int r = -EFBIG;
+
+    lock_session(op->fs, (uintptr_t)op->handle, session);
+    if (*session)
+        r = op_kv_txn(op, ops, 2);
+    return r == -EFBIG ? op_kv_txn(op, kv, 1) : r;
 }
 
 /* O_APPEND: what is there now, and the new bytes; compare-and-set, so that nobody's bytes are lost. */
@@ -125,7 +142,7 @@ static int begin_append(struct op *op, struct inode *dir, const char *name, cons
     struct consul_kv_op kv = {.verb = CONSUL_KV_CAS, .key = key};
     struct kv_place place = {0};
     char *value;
-    int r = find_to_append(op, dir, name, key, &place);
+    int r = find_present(op, dir, name, key, &place);
 
     if (r < 0 && r != -ENOENT)
         return r;
@@ -147,32 +164,63 @@ static int begin_append(struct op *op, struct inode *dir, const char *name, cons
     kv.value_len += len;
     kv.flags = flags_of(op, kv.flags);
     op->before = kv.index;
-    r = op_kv_txn(op, &kv, 1);
+    r = begin_store(op, &kv);
     free(value);
     return r;
 }
 
-static int begin_set(struct op *op, const char *key, const char *data, size_t len)
+/*
+ * Somebody was faster. If all that he did was to lock or unlock the key, it still is what was read, and its present
+ * ModifyIndex is as good.
+ */
+static int find_unchanged(struct op *op, struct inode *dir, const char *name, const char *key,
+                          const struct consul_kv_entry *old, uint64_t *ret_index)
+{
+    struct kv_place place = {0};
+    const struct consul_kv_entry *now;
+    int r = find_present(op, dir, name, key, &place);
+
+    if (r < 0 && r != -ENOENT)
+        return r;
+    now = place.entry;
+    if (r < 0 || !now || now->value_len != old->value_len || now->flags != old->flags ||
+        now->create_index != old->create_index ||
+        memcmp(consul_kv_value(now), consul_kv_value(old), old->value_len) != 0) {
+        kv_distrust(op); /* who lost the race is to see what won it */
+        return -ESTALE;
+    }
+    *ret_index = now->modify_index;
+    return 0;
+}
+
+static int begin_set(struct op *op, struct inode *dir, const char *name, const char *key, const char *data, size_t len)
 {
     const struct consul_kv_entry *old = op->handle->content ? op->handle->content->entry : NULL;
     struct consul_kv_op kv = {.verb = CONSUL_KV_SET, .key = key, .value = data, .value_len = len};
+    int r;
 
     op->before = old ? old->modify_index : 0;
     kv.flags = flags_of(op, old ? old->flags : 0);
     if (!op->handle->replaces) { /* it was read before: nobody may have changed it */
         kv.verb = CONSUL_KV_CAS;
         kv.index = old ? old->modify_index : 0;
+        r = old && op->attempts > 0 ? find_unchanged(op, dir, name, key, old, &kv.index) : 0;
+        if (r < 0)
+            return r;
     }
-    return op_kv_txn(op, &kv, 1);
+    return begin_store(op, &kv);
 }
 
 int kv_store(struct op *op, struct inode *dir, const char *name, const char *data, size_t len)
 {
     bool append = op->handle->appends, lost = op->result == -ESTALE || op->result == -EEXIST;
+    bool again = append || (op->result == -ESTALE && op->handle->content && op->handle->content->entry);
     char *key;
     int r;
 
-    if (op->stage > 0 && !(append && lost)) {
+    if (op->stage > 0 && op->result == -EPERM)
+        return -EIO; /* the lock was lost: begin_store() */
+    if (op->stage > 0 && !(again && lost)) {
         if (lost)
             kv_distrust(op); /* who lost the race is to see what won it */
         return op->result == -EEXIST ? -ESTALE : op->result;
@@ -182,13 +230,15 @@ int kv_store(struct op *op, struct inode *dir, const char *name, const char *dat
         if (r < 0)
             return r;
     }
+    if (handle_is_lost(op->handle))
+        return -EIO; /* since the first attempt */
     r = kv_key_of_file(op, dir, name, &key);
     if (r < 0)
         return r;
     if (op->stage > 0)
         r = ask_again(op, key);
     if (r == 0)
-        r = append ? begin_append(op, dir, name, key, data, len) : begin_set(op, key, data, len);
+        r = append ? begin_append(op, dir, name, key, data, len) : begin_set(op, dir, name, key, data, len);
     free(key);
     return r;
 }

@@ -6,6 +6,7 @@
 #include "announce.h"
 #include "device.h"
 #include "fastest.h"
+#include "lock.h"
 #include "log.h"
 #include "name.h"
 #include "notify.h"
@@ -13,12 +14,16 @@
 #include "version.h"
 
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+
+/* How long unmounting waits for Consul to take our locks back; what is left then ends with its session's TTL. */
+#define RELEASE_MS 2000
 
 /* The end of the pipe that the waiting parent reads; -1 in the foreground, and once it has been told. */
 static int ready_fd = -1;
@@ -154,7 +159,7 @@ static uint64_t realtime_ns(void)
     return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 }
 
-static int init_fs(struct fs *fs, struct options *options, const struct consul_config *config)
+static int init_fs(struct fs *fs, struct options *options, const struct consul_config *config, const char *mountpoint)
 {
     struct consul_options wanted = {
         .watches = options->watches,
@@ -163,8 +168,15 @@ static int init_fs(struct fs *fs, struct options *options, const struct consul_c
         .log = on_library_log,
         .changed = notify_changed,
         .changed_arg = fs,
+        .session_ttl_s = options->lock_ttl_s,
     };
+    char *session_name = NULL, host[HOST_NAME_MAX + 1] = "";
     int r;
+
+    (void)gethostname(host, sizeof(host) - 1);
+    if (asprintf(&session_name, "consulfs %s:%s", host, mountpoint) < 0)
+        session_name = NULL;
+    wanted.session_name = session_name;
 
     fs->options = options;
     fs->mounted_ns = realtime_ns();
@@ -188,6 +200,9 @@ static int init_fs(struct fs *fs, struct options *options, const struct consul_c
                                 : consul_config_base_url(config, &fs->consul_address);
     if (r == 0)
         r = consul_new(config, &wanted, &fs->consul);
+    if (r == 0)
+        r = lock_table_new(fs, &fs->locks);
+    free(session_name);
     return r;
 }
 
@@ -199,6 +214,7 @@ static void destroy_fs(struct fs *fs)
     agent_stop(fs);
     notify_stop(fs->notify);
     announcer_stop(fs->announcer);
+    lock_table_free(fs->locks);
     fastest_free(fs->fastest);
     handle_free_all(fs);
     dir_handle_free_all(fs);
@@ -297,7 +313,9 @@ static int serve(struct fs *fs, struct fuse_session *session, const char *mountp
         else
             log_line(LOG_INFO, "%s is mounted at %s", fs->consul_address, mountpoint);
         r = loop(fs->options, session) < 0 ? OPTIONS_EXIT_FAILURE : OPTIONS_EXIT_OK;
-        /* Who still waits gets an answer before the mount goes. */
+        /* Who still waits gets an answer before the mount goes, and others get our locks. */
+        lock_table_stop(fs->locks);
+        consul_release_locks(fs->consul, RELEASE_MS);
         consul_stop(fs->consul);
         stopped = notify_stop(fs->notify);
         fuse_session_unmount(session);
@@ -334,7 +352,7 @@ static int mount_and_serve(struct options *options, const struct consul_config *
     }
     if (!options->foreground)
         go_background();
-    r = init_fs(&fs, options, config);
+    r = init_fs(&fs, options, config, mountpoint);
     if (r == -ENOTDIR)
         r = complain(OPTIONS_EXIT_USAGE, strdup("root= names no directory of the tree"));
     else if (r < 0)

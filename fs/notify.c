@@ -40,6 +40,7 @@ struct telling {
         TELL_GONE,       /* it no longer stands for `inode` */
         TELL_UNKNOWN,    /* what it stands for has to be asked again */
         TELL_ATTRIBUTES, /* those of `inode` have to be asked again */
+        TELL_PAGES,      /* those of `inode` are stale (and `dir` is that, too) */
         TELL_POLLERS,    /* who polls `inode` (and `dir` is that, too) */
         TELL_WATCHERS,   /* to be announced: it was of kind `was`, with `content` */
     } what;
@@ -293,6 +294,21 @@ void notify_pollers(struct fs *fs, struct inode *inode)
                                                    .name = ""});
 }
 
+void notify_pages(struct fs *fs, struct inode *inode)
+{
+    if (fs->notify)
+        queue_telling(fs->notify, (struct telling){.what = TELL_PAGES,
+                                                   .dir = inode_ref(&fs->inodes, inode),
+                                                   .inode = inode_ref(&fs->inodes, inode),
+                                                   .name = ""});
+}
+
+void notify_lost(struct fs *fs, struct inode *inode)
+{
+    notify_pages(fs, inode);
+    notify_inode(fs, inode, false);
+}
+
 void notify_attributes(struct fs *fs, struct inode *inode)
 {
     tell_of(fs, inode, (struct telling){.what = TELL_ATTRIBUTES});
@@ -483,7 +499,9 @@ static void tell(struct notify *notify, const struct telling *telling)
         return;
     }
     fs_count(fs, COUNT_NOTIFIED);
-    if (telling->what == TELL_ATTRIBUTES)
+    if (telling->what == TELL_PAGES)
+        r = fuse_lowlevel_notify_inval_inode(notify->session, node_id(fs, telling->inode), 0, 0);
+    else if (telling->what == TELL_ATTRIBUTES)
         r = tell_attributes(notify, telling->inode);
     else if (telling->what == TELL_GONE && S_ISREG(telling->inode->kind->mode))
         r = tell_deleted(notify, dir, telling);

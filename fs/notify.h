@@ -30,6 +30,10 @@ void notify_changed(void *fs, struct consul_resource *resource, enum consul_chan
                     struct consul_snapshot *before, struct consul_snapshot *after);
 /* What the kernel has under this name may be wrong: it is to ask again. */
 void notify_name(struct fs *fs, struct inode *dir, const char *name);
+/* A lock was lost: what the kernel has of the inode's bytes, and that its name stands for it, is no longer true. */
+void notify_lost(struct fs *fs, struct inode *inode);
+/* The inode has other bytes than the kernel may have read. */
+void notify_pages(struct fs *fs, struct inode *inode);
 /* This mount changed what is below the directory: it and those above it may be gone. Takes no reference. */
 void notify_look(struct fs *fs, struct inode *dir);
 

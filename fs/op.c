@@ -209,12 +209,17 @@ static void on_interrupt(fuse_req_t req, void *arg)
 
     pthread_mutex_lock(&op->lock);
     op->interrupted = true;
-    if (op->calling && !op->replied) /* the request goes on; nobody waits for its outcome any more */
+    if (op->calling && !op->replied) { /* the request goes on; nobody waits for its outcome any more */
         op->replied = reply = true;
+        op_ref(op);
+    }
     pthread_mutex_unlock(&op->lock);
     if (reply) {
         fs_count(fs, COUNT_INTERRUPTED);
         fuse_reply_err(req, EINTR);
+        if (op->withdraw)
+            op->withdraw(op);
+        op_put(op);
         return;
     }
     mine = consul_waiter_cancel(fs->consul, &op->waiter);
@@ -474,9 +479,12 @@ static int begin_call(struct op *op)
     if (r < 0)
         return r;
     pthread_mutex_lock(&op->lock);
-    op->calling = true;
+    if (op->interrupted) /* since then: whoever did that saw nothing to end */
+        r = -EINTR;
+    else
+        op->calling = true;
     pthread_mutex_unlock(&op->lock);
-    return 0;
+    return r;
 }
 
 static void end_call(struct op *op, const struct consul_answer *answer)

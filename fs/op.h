@@ -37,6 +37,7 @@ struct op {
     const struct kind *row;  /* whose function runs */
     struct handle *handle;   /* counted */
     unsigned flags;          /* of open, rename */
+    uint64_t lock_owner;     /* of close and locks, as the kernel names it */
     off_t offset;
     size_t size;
     char *data; /* bytes to write */
@@ -72,6 +73,8 @@ struct op {
     void *state;                               /* of the node kind's own function */
     void (*state_free)(void *state);
     void (*cleanup)(struct op *op); /* called when it ends, however it ends */
+    /* Set before op_park(), by who would wait for ever otherwise: called when an interrupt was replied. Wakes it. */
+    void (*withdraw)(struct op *op);
 
     /* private to op.c */
     pthread_mutex_t lock;

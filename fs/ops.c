@@ -25,6 +25,7 @@ const char *const counter_names[COUNTERS] = {
     [COUNT_RMDIR] = "upcalls.rmdir",
     [COUNT_RENAME] = "upcalls.rename",
     [COUNT_XATTR] = "upcalls.xattr",
+    [COUNT_LOCK] = "upcalls.lock",
     [COUNT_FORGET] = "upcalls.forget",
     [COUNT_STATFS] = "upcalls.statfs",
     [COUNT_POLL] = "upcalls.poll",
@@ -385,6 +386,13 @@ static void on_init(void *arg, struct fuse_conn_info *conn)
     conn->want &= ~(unsigned)FUSE_CAP_AUTO_INVAL_DATA;
     /* A lookup that is parked must not keep others out of its directory (see device.h). */
     conn->want |= conn->capable & FUSE_CAP_PARALLEL_DIROPS;
+    /*
+     * On a read-only mount Consul's locks cannot be taken: the kernel keeps POSIX's itself, which are all for reading
+     * there, and flock()'s come here to be refused where they would exclude anybody (ops_lock.c).
+     */
+    conn->want |= conn->capable & (FUSE_CAP_FLOCK_LOCKS | FUSE_CAP_POSIX_LOCKS);
+    if (fs->options->read_only)
+        conn->want &= ~(unsigned)FUSE_CAP_POSIX_LOCKS;
     if (fs->on_usable)
         fs->on_usable(fs);
 }
@@ -411,6 +419,9 @@ const struct fuse_lowlevel_ops consulfs_ops = {
     .fallocate = on_fallocate,
     .release = on_release,
     .poll = on_poll,
+    .flock = on_flock,
+    .setlk = on_setlk,
+    .getlk = on_getlk,
     .getxattr = on_getxattr,
     .listxattr = on_listxattr,
     .setxattr = on_setxattr,

@@ -55,6 +55,10 @@ bool announced_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name);
 int open_announced(struct op *op);
 
 /* ops_file.c */
+/* Stores what the descriptor of the operation holds, if anything. 0 when that is done; parks. */
+int store(struct op *op);
+/* Nothing was written yet, and the process has the descriptor elsewhere, too: it is too early to store. */
+bool is_left_open(struct op *op);
 /* Takes the handle. */
 int reply_open(struct op *op, struct handle *handle, struct fuse_file_info *fi);
 void on_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
@@ -76,6 +80,11 @@ void on_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size);
 void on_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size);
 void on_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size, int flags);
 void on_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name);
+
+/* ops_lock.c */
+void on_flock(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, int operation);
+void on_setlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *lock, int sleep);
+void on_getlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *lock);
 
 /* ops_dir.c */
 /* Frees those that the kernel did not release before the mount ended. No other thread may be left. */

@@ -3,6 +3,7 @@
  */
 #include "ops.h"
 
+#include "lock.h"
 #include "notify.h"
 #include "pollers.h"
 #include "process.h"
@@ -286,6 +287,16 @@ static void read_stream(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offse
     op_start(op);
 }
 
+static bool lost_lock(struct fs *fs, struct inode *inode)
+{
+    bool lost;
+
+    pthread_mutex_lock(&fs->inodes.lock);
+    lost = inode->lock_lost;
+    pthread_mutex_unlock(&fs->inodes.lock);
+    return lost;
+}
+
 void on_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi)
 {
     struct fs *fs = fs_of(req);
@@ -296,7 +307,9 @@ void on_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct f
         return;
     }
     fs_count(fs, COUNT_READ);
-    if (handle) {
+    if (!lock_is_good(fs, fi->fh)) {
+        fuse_reply_err(req, EIO);
+    } else if (handle) {
         char *data;
         size_t len;
         int r = handle_read(handle, (uint64_t)offset, size, &data, &len);
@@ -307,6 +320,8 @@ void on_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct f
         }
         fuse_reply_buf(req, data, len);
         free(data);
+    } else if (lost_lock(fs, inode_of(fs, ino))) {
+        fuse_reply_err(req, EIO);
     } else {
         struct content *content = inode_content(&fs->inodes, inode_of(fs, ino));
         size_t len = content && (uint64_t)offset < content->len ? content->len - (size_t)offset : 0;
@@ -438,7 +453,7 @@ static int reread(struct op *op)
 }
 
 /* Stores what the handle holds, if anything. 0 when that is done. */
-static int store(struct op *op)
+int store(struct op *op)
 {
     struct handle *handle = op->handle;
     const struct kind *kind = handle->inode->kind;
@@ -559,7 +574,7 @@ void on_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off
     struct op *op;
     int r;
 
-    r = handle && handle_writes(handle) ? 0 : -EBADF;
+    r = !handle || !handle_writes(handle) ? -EBADF : lock_is_good(fs, fi->fh) ? 0 : -EIO;
     if (r == 0 && handle->spool) {
         fs_count(fs, COUNT_WRITE);
         r = spool_write(handle->spool, data, size, (uint64_t)offset);
@@ -607,7 +622,7 @@ void on_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off
  * A shell's `> file` opens the file, duplicates the descriptor and closes the first one before anything is written.
  * That is no reason to store an empty value: who closes has another descriptor, and its write or close will come.
  */
-static bool is_left_open(struct op *op)
+bool is_left_open(struct op *op)
 {
     struct handle *handle = op->handle;
     bool only_opened;
@@ -633,29 +648,37 @@ static int run_send(struct op *op)
     return r < 0 ? r : reply_ok(op);
 }
 
+/* What was written under a lock is stored before the lock ends. */
 static int run_close(struct op *op)
 {
     int r = op->cleanup || !is_left_open(op) ? store(op) : 0;
 
+    if (r == -EINPROGRESS)
+        return r;
     if (r == 0)
         handle_set_flushed(op->handle);
+    lock_flushed(op->fs, op->inode, (uintptr_t)op->handle, op->lock_owner);
+    if (r == 0 && handle_lost_data(op->handle))
+        r = -EIO;
     return r < 0 ? r : reply_ok(op);
 }
 
 static int run_fsync(struct op *op)
 {
-    int r = store(op);
+    int r = handle_is_lost(op->handle) ? -EIO : store(op);
 
     return r < 0 ? r : reply_ok(op);
 }
 
-static void begin_flush(fuse_req_t req, enum counter counter, fuse_ino_t ino, struct handle *handle, op_run_fn *run)
+static void begin_flush(fuse_req_t req, enum counter counter, fuse_ino_t ino, const struct fuse_file_info *fi,
+                        op_run_fn *run)
 {
     struct op *op = begin(req, counter, ino, NULL, run);
 
     if (!op)
         return;
-    op->handle = handle_ref(handle);
+    op->handle = handle_ref(handle_of(fi));
+    op->lock_owner = fi->lock_owner;
     op_start(op);
 }
 
@@ -664,8 +687,9 @@ void on_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     struct handle *handle = handle_of(fi);
 
     if (handle && handle_writes(handle)) {
-        begin_flush(req, COUNT_FLUSH, ino, handle, handle->spool ? run_send : run_close);
+        begin_flush(req, COUNT_FLUSH, ino, fi, handle->spool ? run_send : run_close);
     } else {
+        lock_flushed(fs_of(req), inode_of(fs_of(req), ino), fi->fh, fi->lock_owner);
         fs_count(fs_of(req), COUNT_FLUSH);
         fuse_reply_err(req, 0);
     }
@@ -677,7 +701,7 @@ void on_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_inf
 
     (void)datasync;
     if (handle && handle_writes(handle)) {
-        begin_flush(req, COUNT_FSYNC, ino, handle, handle->spool ? run_send : run_fsync);
+        begin_flush(req, COUNT_FSYNC, ino, fi, handle->spool ? run_send : run_fsync);
     } else {
         fs_count(fs_of(req), COUNT_FSYNC);
         fuse_reply_err(req, 0);
@@ -694,6 +718,7 @@ static int run_release(struct op *op)
     if (r < 0)
         note_refused(op->handle, r);
     unset_writer(op->handle);
+    lock_closed(op->fs, (uintptr_t)op->handle);
     return reply_ok(op);
 }
 
@@ -705,6 +730,7 @@ void on_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     poll_remove(fs_of(req), inode_of(fs_of(req), ino), fi->fh);
     if (!handle) {
         fs_count(fs_of(req), COUNT_RELEASE);
+        lock_closed(fs_of(req), fi->fh);
         fuse_reply_err(req, 0);
         return;
     }
@@ -712,6 +738,7 @@ void on_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
         stream_wake(handle->stream); /* a read that was interrupted still holds it */
     op = begin(req, handle->announces ? COUNT_ANNOUNCING : COUNT_RELEASE, ino, NULL, run_release);
     if (!op) {
+        lock_closed(fs_of(req), fi->fh);
         handle_unref(handle);
         return;
     }
@@ -771,7 +798,8 @@ static int create_new(struct op *op)
     struct content *content = NULL;
     int r = 0;
 
-    if (op->flags & O_EXCL && op->kind->create_exclusive) {
+    /* Who cannot write to it either would store nothing before it is closed: a file to be locked is made at once. */
+    if ((op->flags & O_EXCL || (op->flags & O_ACCMODE) == O_RDONLY) && op->kind->create_exclusive) {
         op->row = op->kind;
         r = op->kind->create_exclusive(op, op->inode, op->name);
         if (r < 0)
@@ -788,8 +816,15 @@ static int run_create(struct op *op)
     struct found found = {0};
     int r;
 
-    if (op->kind)
-        return create_new(op);
+    if (op->kind) {
+        r = create_new(op);
+        if (r != -EEXIST || op->flags & O_EXCL)
+            return r;
+        op->kind = NULL; /* somebody was faster */
+        op->stage = 0;
+        op_rest_on_nothing(op);
+        consul_expire(op->fs->consul, "/v1/kv/");
+    }
     r = tree_find(op, op->inode, op->name, &found);
     if (r == 0 && S_ISDIR(found.kind->mode))
         r = -EISDIR;

@@ -10,6 +10,9 @@
 #define DEFAULT_TIMEOUT_MS 10000
 #define DEFAULT_WATCHES 64
 #define DEFAULT_INOTIFY 1000
+#define DEFAULT_LOCK_TTL_S 15
+#define LOCK_TTL_MIN_S 10
+#define LOCK_TTL_MAX_S 86400
 
 /* Bounds that keep arithmetic on these values far from overflow; nobody needs more. */
 #define TIMEOUT_MAX_S 86400
@@ -198,6 +201,18 @@ static int store_count(struct options *options, const struct row *row, const cha
     return 0;
 }
 
+/* What Consul takes for a session's TTL. */
+static int store_lock_ttl(struct options *options, const struct row *row, const char *value, void *field)
+{
+    uint64_t number;
+
+    (void)options, (void)row;
+    if (!parse_number(value, 10, LOCK_TTL_MAX_S, &number) || number < LOCK_TTL_MIN_S)
+        return -EINVAL;
+    *(unsigned *)field = (unsigned)number;
+    return 0;
+}
+
 /* Adds "name" or "name=value" to what libfuse's session gets, escaped as it wants it. */
 static int pass_on(struct options *options, const struct row *row, const char *value, void *field)
 {
@@ -252,6 +267,7 @@ static const struct row rows[] = {
     {"stale", "'forever' or seconds, 0 for never", store_stale, FIELD(stale_ms)},
     {"watches", "a number", store_count, FIELD(watches)},
     {"inotify", "a number", store_count, FIELD(inotify)},
+    {"lock_ttl", "whole seconds from 10 to 86400", store_lock_ttl, FIELD(lock_ttl_s)},
     {"allow_restore", NULL, store_true, FIELD(allow_restore)},
     {"delay_connect", NULL, store_true, FIELD(delay_connect)},
     {"debug", NULL, store_true, FIELD(debug)},
@@ -463,6 +479,7 @@ int options_parse(int argc, char *const argv[], struct options *ret, char **ret_
         .stale_ms = OPTIONS_STALE_FOREVER,
         .watches = DEFAULT_WATCHES,
         .inotify = DEFAULT_INOTIFY,
+        .lock_ttl_s = DEFAULT_LOCK_TTL_S,
     };
     int r;
 
@@ -535,6 +552,8 @@ void options_usage(FILE *stream)
         "                         200 connections for all clients on a host (http_max_conns_per_client)\n"
         "  inotify=N              changes made elsewhere of which watchers (inotify, fanotify) are told, a\n"
         "                         second at most; default 1000, 0 for none\n"
+        "  lock_ttl=SECONDS       after which others get the locks of a mount that has gone silent, and\n"
+        "                         it takes them for lost itself; 10 to 86400, default 15\n"
         "  allow_restore          a backup may be written to operator/snapshot\n"
         "  delay_connect          mount even if Consul does not answer yet\n"
         "  FUSE's own             allow_root auto_unmount clone_fd default_permissions fsname=\n"

@@ -51,7 +51,8 @@ struct options {
     unsigned timeout_ms; /* for one operation; above 0 */
     int64_t stale_ms;    /* or OPTIONS_STALE_FOREVER; 0: never serve what may be stale */
     unsigned watches;
-    unsigned inotify; /* announcements a second; 0: none */
+    unsigned inotify;    /* announcements a second; 0: none */
+    unsigned lock_ttl_s; /* the TTL of the session that holds locks */
     bool allow_restore;
     bool delay_connect;
 

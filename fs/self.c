@@ -6,6 +6,7 @@
 #include "agent.h"
 #include "announce.h"
 #include "content.h"
+#include "lock.h"
 #include "notify.h"
 #include "version.h"
 #include "view.h"
@@ -70,6 +71,8 @@ static int read_status(struct op *op, struct inode *dir, const char *name, struc
     struct consul_snapshot *leader = NULL;
     struct fs *fs = op->fs;
     struct consul_stats stats;
+    struct lock_counts locks;
+    char session[40];
     struct text text;
     int r;
 
@@ -94,6 +97,11 @@ static int read_status(struct op *op, struct inode *dir, const char *name, struc
     fprintf(text.stream, "leader %s\n", leader_of(leader, stats.disconnected_since_ns != 0));
     fprintf(text.stream, "watches %" PRIu64 "\nresources %" PRIu64 "\ncached_bytes %" PRIu64 "\n", stats.watches,
             stats.resources, stats.snapshot_bytes);
+    lock_count(fs, &locks);
+    fprintf(text.stream, "locks_held %zu\nlocks_waiting %zu\n", locks.held, locks.waiting);
+    consul_lock_session(fs->consul, NULL, session);
+    if (*session)
+        fprintf(text.stream, "session %s\n", session);
     r = print_filtered(text.stream, fs);
     print_time(text.stream, "mounted_since", fs->mounted_ns);
     if (r == 0)
@@ -119,9 +127,11 @@ static void print_all(struct fs *fs, void (*print)(FILE *, const char *, uint64_
 {
     struct announcer_figures figures;
     struct consul_stats stats;
+    struct lock_counts locks;
 
     consul_get_stats(fs->consul, &stats);
     announcer_get_figures(fs, &figures);
+    lock_count(fs, &locks);
     for (size_t i = 0; i < COUNTERS; i++)
         print(stream, counter_names[i], atomic_load_explicit(&fs->counters[i], memory_order_relaxed));
     print(stream, "operations.now", atomic_load(&fs->ops));
@@ -144,6 +154,8 @@ static void print_all(struct fs *fs, void (*print)(FILE *, const char *, uint64_
     print(stream, "cache.stale_served", stats.stale_served);
     print(stream, "cache.answers_dropped", stats.dropped_answers);
     print(stream, "cache.answers_filtered", stats.filtered);
+    print(stream, "locks.held", locks.held);
+    print(stream, "locks.waiting", locks.waiting);
     print(stream, "watches.now", stats.watches);
     print(stream, "watches.ended", stats.watches_ended);
 }
@@ -191,6 +203,7 @@ static int read_config(struct op *op, struct inode *dir, const char *name, struc
         fputs("stale forever\n", text.stream);
     else
         fprintf(text.stream, "stale %g\n", (double)options->stale_ms / 1000.0);
+    fprintf(text.stream, "lock_ttl %u\n", options->lock_ttl_s);
     fprintf(text.stream, "watches %u\ninotify %u\ndatacenter %s\nroot %s\nro %s\ntoken %s\n", options->watches,
             options->inotify, options->datacenter ? options->datacenter : "", options->root ? options->root : "",
             options->read_only ? "yes" : "no", op->fs->has_token ? "set" : "none");

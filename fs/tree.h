@@ -101,6 +101,8 @@ struct kind {
     int (*get_attribute)(const struct content *content, const char *attribute, char value[ATTRIBUTE_SIZE]);
     const char *const *attributes;
     int (*set_attribute)(struct op *op, struct inode *dir, const char *name, const char *attribute, const char *value);
+    /* The Consul key that is locked when the file is; the caller frees it. NULL: its locks hold on this mount only. */
+    int (*lock_key)(struct op *op, struct inode *dir, const char *name, char **ret_key);
     size_t (*max_len)(struct fs *fs); /* of a value that store takes; NULL: 1 MiB */
     unsigned block_size;              /* st_blksize; 0: 4096 */
 };

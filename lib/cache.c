@@ -28,6 +28,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -696,6 +697,82 @@ int consul_resource_read(struct consul_resource *resource, uint64_t since_ns, st
     return r;
 }
 
+/* ---- catching up ---------------------------------------------------------------------------------------------------
+ */
+
+struct catch_up {
+    void (*done)(void *arg);
+    void *arg;
+    atomic_size_t left; /* and one for who sets it up */
+    struct catching {
+        struct consul_waiter waiter;
+        struct catch_up *all;
+    } each[];
+};
+
+static bool catch_up_ended(struct catch_up *all, size_t n) { return atomic_fetch_sub(&all->left, n) == n; }
+
+static void on_caught(struct consul_waiter *waiter, int err)
+{
+    struct catch_up *all = ((struct catching *)((char *)waiter - offsetof(struct catching, waiter)))->all;
+
+    (void)err; /* whoever reads next finds out by himself */
+    if (!catch_up_ended(all, 1))
+        return;
+    all->done(all->arg);
+    free(all);
+}
+
+static bool is_watched_kv(const struct consul_resource *resource, const char *datacenter)
+{
+    if (resource->state == WATCH_NONE || !resource->prefix)
+        return false;
+    return resource->datacenter ? datacenter && strcmp(resource->datacenter, datacenter) == 0 : !datacenter;
+}
+
+int cache_catch_up(struct cache *cache, const char *datacenter, void (*done)(void *arg), void *arg)
+{
+    uint64_t now = consul_now_ns();
+    struct catch_up *all;
+    size_t n = 0;
+
+    pthread_mutex_lock(&cache->lock);
+    for (const struct consul_resource *r = cache->all; r; r = r->next)
+        n += is_watched_kv(r, datacenter);
+    all = n > 0 && !cache->closing ? calloc(1, sizeof(*all) + n * sizeof(*all->each)) : NULL;
+    if (!all) {
+        pthread_mutex_unlock(&cache->lock);
+        return n > 0 && !cache->closing ? -ENOMEM : 0;
+    }
+    all->done = done;
+    all->arg = arg;
+    atomic_init(&all->left, n + 1);
+    n = 0;
+    for (struct consul_resource *r = cache->all; r; r = r->next) {
+        struct catching *each = &all->each[n];
+
+        if (!is_watched_kv(r, datacenter))
+            continue;
+        n++;
+        r->not_before_ns = r->floor_ns = now;
+        if (!r->get && start_get(r) < 0) {
+            (void)catch_up_ended(all, 1);
+            continue;
+        }
+        if (r->get_since_ns < now)
+            r->get_again = true;
+        each->all = all;
+        each->waiter.wake = on_caught;
+        each->waiter.deadline_ns = now + cache->options.timeout_ms * MS;
+        waiter_add(r, &each->waiter);
+    }
+    pthread_mutex_unlock(&cache->lock);
+    if (!catch_up_ended(all, 1))
+        return -EINPROGRESS;
+    free(all);
+    return 0;
+}
+
 bool consul_resource_is_newer(struct consul_resource *resource, uint64_t since_ns)
 {
     bool newer;
@@ -935,25 +1012,30 @@ uint64_t cache_tick(void *arg, uint64_t now)
 
 /*
  * `watches` connections in all, so that a host's other clients keep their share of http_max_conns_per_client: an eighth
- * of them (2 to 16) serves ordinary requests, the rest may carry blocking queries.
+ * of them (2 to 16) serves ordinary requests, the rest may carry blocking queries. A sixteenth of these, at least one,
+ * may wait for locks; where there are few the one is taken from the reserve, of which one is always left.
  */
-void cache_split_connections(unsigned watches, unsigned *ret_connections, unsigned *ret_watches)
+void cache_split_connections(unsigned watches, unsigned *ret_connections, unsigned *ret_watches,
+                             unsigned *ret_lock_waits)
 {
     unsigned reserve = watches / 8 < 2 ? 2 : watches / 8 > 16 ? 16 : watches / 8;
 
     *ret_watches = watches > reserve * 2 ? watches - reserve : watches;
     *ret_connections = *ret_watches + reserve;
+    *ret_lock_waits = *ret_watches >= 16 ? *ret_watches / 16 : 1;
+    if (*ret_watches >= 16)
+        *ret_watches -= *ret_lock_waits;
 }
 
 int cache_new(const struct consul_options *options, struct cache **ret_cache)
 {
     struct cache *cache = calloc(1, sizeof(*cache));
-    unsigned connections;
+    unsigned connections, lock_waits;
 
     if (!cache)
         return -ENOMEM;
     cache->options = *options;
-    cache_split_connections(options->watches, &connections, &cache->watch_limit);
+    cache_split_connections(options->watches, &connections, &cache->watch_limit, &lock_waits);
     cache->bucket_n = 256;
     cache->buckets = calloc(cache->bucket_n, sizeof(*cache->buckets));
     if (!cache->buckets) {

@@ -35,7 +35,16 @@ void cache_apply_kv(struct cache *cache, const char *datacenter, const char *key
                     uint64_t removed_index);
 
 /* See consul_kv_catch_up(). */
-void cache_catch_up(struct cache *cache, const char *datacenter, const char *key, uint64_t index);
+void cache_kv_catch_up(struct cache *cache, const char *datacenter, const char *key, uint64_t index);
+/*
+ * What a resource shows of a key now: this one, or, resource NULL, any that is watched. -EAGAIN: none does. *ret_entry
+ * is counted, or NULL where there is no such key; *ret_index is the snapshot's.
+ */
+int cache_look_up(struct cache *cache, struct consul_resource *resource, const char *datacenter, const char *key,
+                  struct consul_kv_entry **ret_entry, uint64_t *ret_index);
+
+/* See consul_catch_up(). */
+int cache_catch_up(struct cache *cache, const char *datacenter, void (*done)(void *arg), void *arg);
 
 /* Any answer, or its lack, tells whether the agent is there. */
 void cache_note_contact(struct cache *cache, const struct http_request *request, int err);
@@ -43,7 +52,8 @@ void cache_note_contact(struct cache *cache, const struct http_request *request,
 char *cache_filtered(struct cache *cache);
 void cache_add_stats(struct cache *cache, struct consul_stats *stats);
 
-/* How many connections and watches `watches=` stands for. */
-void cache_split_connections(unsigned watches, unsigned *ret_connections, unsigned *ret_watches);
+/* How many connections, watches, and blocking queries of those that wait for locks `watches=` stands for. */
+void cache_split_connections(unsigned watches, unsigned *ret_connections, unsigned *ret_watches,
+                             unsigned *ret_lock_waits);
 
 #endif

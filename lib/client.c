@@ -8,6 +8,7 @@
 #include "cache.h"
 #include "consul.h"
 #include "kv.h"
+#include "locks.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -17,10 +18,31 @@
 #define KV_MAX_VALUE (512 * 1024)
 #define TXN_MAX_OPS 64 /* until the agent is known to be 1.14 or newer */
 
+/* The network thread's hook. */
+static uint64_t tick(void *arg, uint64_t now_ns)
+{
+    struct consul *client = arg;
+    uint64_t of_cache = cache_tick(client->cache, now_ns), of_locks = locks_tick(client->locks, now_ns);
+
+    return of_cache < of_locks ? of_cache : of_locks;
+}
+
+static void on_changed(void *arg, struct consul_resource *resource, enum consul_change change,
+                       struct consul_snapshot *before, struct consul_snapshot *after)
+{
+    struct consul *client = arg;
+
+    if (change == CONSUL_CHANGED)
+        locks_changed(client->locks, resource);
+    if (client->options.changed)
+        client->options.changed(client->options.changed_arg, resource, change, before, after);
+}
+
 int consul_new(const struct consul_config *config, const struct consul_options *options, struct consul **ret_client)
 {
     struct consul *client = calloc(1, sizeof(*client));
-    unsigned connections, watches;
+    struct consul_options with_locks = *options;
+    unsigned connections, watches, lock_waits;
     int r = -ENOMEM;
 
     if (!client)
@@ -32,11 +54,16 @@ int consul_new(const struct consul_config *config, const struct consul_options *
         (config->namespace_ && !(client->namespace_ = strdup(config->namespace_))) ||
         (config->partition && !(client->partition = strdup(config->partition))))
         goto fail;
-    r = cache_new(options, &client->cache);
+    with_locks.changed = on_changed;
+    with_locks.changed_arg = client;
+    r = cache_new(&with_locks, &client->cache);
     if (r < 0)
         goto fail;
-    cache_split_connections(options->watches, &connections, &watches);
-    r = http_new(config, connections, cache_tick, client->cache, &client->http);
+    cache_split_connections(options->watches, &connections, &watches, &lock_waits);
+    r = locks_new(client, options, lock_waits, &client->locks);
+    if (r < 0)
+        goto fail;
+    r = http_new(config, connections, tick, client, &client->http);
     if (r < 0)
         goto fail;
     cache_set_http(client->cache, client->http);
@@ -54,6 +81,7 @@ fail:
 void consul_stop(struct consul *client)
 {
     cache_close(client->cache);
+    locks_close(client->locks);
     http_stop(client->http);
     cache_cancel_waiters(client->cache);
 }
@@ -65,6 +93,7 @@ void consul_free(struct consul *client)
     if (client->cache && client->http)
         consul_stop(client);
     http_free(client->http);
+    locks_free(client->locks);
     cache_free(client->cache);
     free(client->datacenter);
     free(client->namespace_);
@@ -228,7 +257,12 @@ void consul_expire(struct consul *client, const char *prefix) { cache_expire(cli
 
 void consul_kv_catch_up(struct consul *client, const char *datacenter, const char *key, uint64_t index)
 {
-    cache_catch_up(client->cache, datacenter ? datacenter : client->datacenter, key, index);
+    cache_kv_catch_up(client->cache, datacenter ? datacenter : client->datacenter, key, index);
+}
+
+int consul_catch_up(struct consul *client, const char *datacenter, void (*done)(void *arg), void *arg)
+{
+    return cache_catch_up(client->cache, datacenter ? datacenter : client->datacenter, done, arg);
 }
 
 void consul_drop_caches(struct consul *client) { cache_drop(client->cache); }

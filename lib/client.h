@@ -11,6 +11,7 @@ struct consul {
     char *datacenter, *namespace_, *partition;
     struct cache *cache;
     struct http *http;
+    struct locks *locks;
     atomic_size_t kv_max_value, txn_max_ops;
     atomic_uint streams; /* open now */
 };

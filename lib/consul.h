@@ -124,6 +124,8 @@ enum consul_change {
 /* Stale: how long a snapshot is still served while the agent does not answer. */
 #define CONSUL_STALE_FOREVER UINT64_MAX
 
+#define CONSUL_SESSION_TTL_S 15
+
 struct consul_options {
     unsigned watches;    /* connections that blocking queries and other requests share; see cache.c */
     uint64_t timeout_ms; /* for one request, retries included */
@@ -138,6 +140,8 @@ struct consul_options {
     void (*changed)(void *arg, struct consul_resource *resource, enum consul_change change,
                     struct consul_snapshot *before, struct consul_snapshot *after);
     void *changed_arg;
+    const char *session_name; /* of locks; NULL: "libconsul" */
+    unsigned session_ttl_s;   /* 10 to 86400; 0: CONSUL_SESSION_TTL_S */
 };
 
 /* Starts the network thread. Sends nothing yet. */
@@ -317,6 +321,12 @@ int consul_resource_error(struct consul_resource *resource);
 void consul_resource_expire(struct consul_resource *resource);
 /* The same for every resource whose path begins with `prefix`. */
 void consul_expire(struct consul *client, const char *prefix);
+/*
+ * Asks for every KV resource of the datacenter that is watched, so that it shows what others had stored when this was
+ * called, not just what its blocking query has brought by then. 0: nothing is watched. -EINPROGRESS: `done` will be
+ * called, on the network thread, after all changes were told (or the client's timeout_ms is over).
+ */
+int consul_catch_up(struct consul *client, const char *datacenter, void (*done)(void *arg), void *arg);
 /* Forgets every snapshot that nobody needs; ends every watch (CONSUL_WATCH_ENDED is told). */
 void consul_drop_caches(struct consul *client);
 
@@ -364,6 +374,7 @@ enum consul_kv_verb {
     CONSUL_KV_DELETE,           /* -ENOENT when there is none */
     CONSUL_KV_DELETE_CAS,       /* -ESTALE when ModifyIndex is another, or there is none */
     CONSUL_KV_CHECK_INDEX,      /* no change: fails the transaction with -ESTALE when ModifyIndex is another */
+    CONSUL_KV_CHECK_SESSION,    /* no change: fails the transaction with -EPERM when `session` does not hold the lock */
     CONSUL_KV_CHECK_NOT_EXISTS, /* no change: fails the transaction with -EEXIST */
     CONSUL_KV_LOCK,             /* set, and lock with `session`; -EBUSY when another session holds the lock */
     CONSUL_KV_UNLOCK,           /* set, and unlock; -EPERM when `session` does not hold the lock */
@@ -400,6 +411,62 @@ bool consul_kv_key_valid(const char *key, bool *ret_plain);
 /* The agent's limit for a value in bytes, 524288 unless it says otherwise, and for operations in a transaction. */
 void consul_set_kv_limits(struct consul *client, size_t max_value, size_t max_txn_ops);
 size_t consul_kv_max_value(const struct consul *client);
+
+/* ---- locks ------------------------------------------------------------------------------------------------------ */
+
+/*
+ * Consul's lock on a key. One session for each datacenter holds all locks of a client; it is made for the first,
+ * renewed while it is needed, and destroyed some time after the last. One object for each key; for one session the lock
+ * is re-entrant, so who wants it within a program is the program's to arbitrate.
+ *
+ * Taking and giving back keep the key's value and flags. A key that is not there is made, empty. A value too large for
+ * a transaction cannot be locked (-EFBIG).
+ */
+struct consul_lock;
+
+enum consul_lock_event {
+    CONSUL_LOCK_HELD,     /* `entry` is what the key is now; it was at ModifyIndex before_index, 0: it was not there */
+    CONSUL_LOCK_BUSY,     /* another session has it. Who said `wait` goes on waiting, others are done */
+    CONSUL_LOCK_FAILED,   /* an attempt to take it or to give it back failed; those who said `wait`, and giving it back,
+                             are tried again */
+    CONSUL_LOCK_LOST,     /* it was held and is no more, and others may have it; `why` */
+    CONSUL_LOCK_REMOVED,  /* it was held, and this client removed the key */
+    CONSUL_LOCK_UNLOCKED, /* as HELD: what the key is after it was given back */
+    CONSUL_LOCK_AT_REST,  /* nothing is held, wanted or under way */
+};
+
+struct consul_lock_news {
+    enum consul_lock_event event;
+    struct consul_kv_entry *entry; /* borrowed */
+    uint64_t before_index;
+    int err;
+    const struct consul_answer *answer; /* of a failure, or NULL */
+    const char *why;
+};
+
+/* On the network thread, no lock held. */
+typedef void consul_lock_fn(void *arg, struct consul_lock *lock, const struct consul_lock_news *news);
+
+/* -EINVAL: a key that JSON cannot carry. */
+int consul_lock_new(struct consul *client, const char *datacenter, const char *key, consul_lock_fn *tell, void *arg,
+                    struct consul_lock **ret_lock) CONSUL_WARN_UNUSED;
+/*
+ * Wants it: HELD, BUSY or FAILED will be told, within the client's timeout_ms the first of them. After a release, not
+ * before AT_REST has been told. Said again while it is being tried it hastens that.
+ */
+void consul_lock_acquire(struct consul_lock *lock, bool wait);
+/* Wants it no more. AT_REST will be told; HELD may still be told before, and then it is given back all the same. */
+void consul_lock_release(struct consul_lock *lock);
+/* Releases; nothing more is told of it, but for what is being told at this moment by another thread. NULL is fine. */
+void consul_lock_free(struct consul_lock *lock);
+/* At this moment, by the clock; whether or not its loss was told already. */
+bool consul_lock_is_held(struct consul_lock *lock);
+/* The key as it was last seen while it was held, counted; NULL when it is not held. */
+struct consul_kv_entry *consul_lock_entry(struct consul_lock *lock);
+/* The session under which locks are taken in the datacenter now; "" when there is none. */
+void consul_lock_session(struct consul *client, const char *datacenter, char ret_id[40]);
+/* Gives all locks back and destroys the sessions; takes so long at most. Nothing is taken any more. */
+void consul_release_locks(struct consul *client, uint64_t timeout_ms);
 
 /* ---- probing ---------------------------------------------------------------------------------------------------- */
 

@@ -405,6 +405,8 @@ static int append_op(struct consul_buf *buf, const struct consul_kv_op *op)
         return r < 0 ? r : append_verb(buf, "delete", op, false, false);
     case CONSUL_KV_CHECK_INDEX:
         return append_verb(buf, "check-index", op, false, true);
+    case CONSUL_KV_CHECK_SESSION:
+        return append_verb(buf, "check-session", op, false, false);
     case CONSUL_KV_CHECK_NOT_EXISTS:
         return append_verb(buf, "check-not-exists", op, false, false);
     case CONSUL_KV_LOCK:

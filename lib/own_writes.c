@@ -100,7 +100,7 @@ static bool covers(const struct consul_resource *resource, const char *datacente
  * What shows the key itself will be at this index as soon as its blocking query answers, which it does for the change
  * that had the index; what shows other keys has to be asked.
  */
-void cache_catch_up(struct cache *cache, const char *datacenter, const char *key, uint64_t index)
+void cache_kv_catch_up(struct cache *cache, const char *datacenter, const char *key, uint64_t index)
 {
     uint64_t now = consul_now_ns();
 
@@ -116,6 +116,32 @@ void cache_catch_up(struct cache *cache, const char *datacenter, const char *key
         }
     }
     pthread_mutex_unlock(&cache->lock);
+}
+
+static bool shows_now(const struct consul_resource *resource)
+{
+    return resource->state == WATCH_LIVE && !resource->cache->disconnected_ns &&
+           resource->sent_ns >= resource->not_before_ns;
+}
+
+int cache_look_up(struct cache *cache, struct consul_resource *resource, const char *datacenter, const char *key,
+                  struct consul_kv_entry **ret_entry, uint64_t *ret_index)
+{
+    struct consul_kv_entry *entry;
+    int r = -EAGAIN;
+
+    pthread_mutex_lock(&cache->lock);
+    for (struct consul_resource *at = resource ? resource : cache->all; at && r < 0; at = resource ? NULL : at->next) {
+        if (at->format != CONSUL_KV || !at->snapshot || !covers(at, datacenter, key) || (!resource && !shows_now(at)))
+            continue;
+        entry = consul_kv_find(&at->snapshot->kv, key, strlen(key));
+        *ret_entry = entry ? consul_kv_entry_ref(entry) : NULL;
+        *ret_index = at->snapshot->index;
+        at->used_ns = resource ? at->used_ns : consul_now_ns();
+        r = 0;
+    }
+    pthread_mutex_unlock(&cache->lock);
+    return r;
 }
 
 static int pending_add(struct consul_resource *resource, const char *key, struct consul_kv_entry *entry,

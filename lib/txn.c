@@ -8,6 +8,7 @@
 #include "consul.h"
 #include "http.h"
 #include "kv.h"
+#include "locks.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -19,6 +20,7 @@ struct write_op {
     char *key, *value;
     size_t value_len;
     uint64_t flags, index;
+    bool removing;  /* the lock on the key, if any, was told */
     unsigned first; /* its place in the transaction as sent */
 };
 
@@ -37,6 +39,8 @@ static void write_free(struct write *write)
     if (!write)
         return;
     for (size_t i = 0; write->ops && i < write->n; i++) {
+        if (write->ops[i].removing)
+            locks_removing(write->client->locks, write->datacenter, write->ops[i].key, false);
         free(write->ops[i].key);
         free(write->ops[i].value);
     }
@@ -110,6 +114,10 @@ static int errno_of_what(const struct write *write, int64_t op_index, const char
         return op && (op->verb == CONSUL_KV_CHECK_INDEX || op->verb == CONSUL_KV_DELETE_CAS) ? -ESTALE : -ENOENT;
     if (strstr(what, "index is stale") || strstr(what, "current modify index") || strstr(what, "failed index check"))
         return op && op->verb == CONSUL_KV_CAS && op->index == 0 ? -EEXIST : -ESTALE;
+    if (strstr(what, "due to lock delay"))
+        return -EAGAIN;
+    if (strstr(what, "failed session check"))
+        return -EPERM;
     if (strstr(what, "lock is already held"))
         return -EBUSY;
     if (strstr(what, "lock isn't held"))
@@ -185,13 +193,16 @@ static int take_results(struct write *write, const json_t *json)
                 return -EIO;
             }
             cache_apply_kv(write->client->cache, write->datacenter, op->key, write->entries[i], 0);
+            locks_stored(write->client->locks, write->datacenter, op->key, write->entries[i]);
             break;
         case CONSUL_KV_DELETE:
         case CONSUL_KV_DELETE_CAS:
             removed_index = meta ? meta->modify_index : op->index;
             cache_apply_kv(write->client->cache, write->datacenter, op->key, NULL, removed_index);
+            locks_stored(write->client->locks, write->datacenter, op->key, NULL);
             break;
         case CONSUL_KV_CHECK_INDEX:
+        case CONSUL_KV_CHECK_SESSION:
         case CONSUL_KV_CHECK_NOT_EXISTS:
             break;
         }
@@ -254,10 +265,12 @@ static void on_reread(struct http_request *request)
 
     if (request->net == CONSUL_NET_OK && request->status == 200)
         json = kv_json_parse(request->answer.data ? request->answer.data : "", request->answer.len);
-    if (json && kv_entry_decode(json_array_get(json, 0), &present) == 0)
+    if (json && kv_entry_decode(json_array_get(json, 0), &present) == 0) {
         cache_apply_kv(write->client->cache, write->datacenter, write->ops[0].key, present, 0);
-    else
+        locks_stored(write->client->locks, write->datacenter, write->ops[0].key, present);
+    } else {
         forget(write, true);
+    }
     write->entries[0] = stored_by_put(write, present);
     consul_kv_entry_unref(present);
     cache_note_contact(write->client->cache, request, 0);
@@ -414,6 +427,11 @@ int consul_kv_txn(struct consul *client, const char *datacenter, const struct co
     if (r < 0)
         return r;
     write = write_new(client, datacenter, ops, n, done, arg);
+    for (size_t i = 0; write && i < n; i++) {
+        write->ops[i].removing = ops[i].verb == CONSUL_KV_DELETE || ops[i].verb == CONSUL_KV_DELETE_CAS;
+        if (write->ops[i].removing)
+            locks_removing(client->locks, write->datacenter, write->ops[i].key, true);
+    }
     if (!write)
         r = -ENOMEM;
     else if (len <= max_value)

@@ -183,6 +183,7 @@ EFFECTS = {
     "PUT kv/KEY?cas=0": lambda a: kv(a, "app/lock")["Value"] == b"once\n",
     "PUT kv/KEY?flags=N": lambda a: kv(a, "app/port")["Flags"] == 42,
     "PUT kv/KEY?acquire=ID": lambda a: kv(a, "app/port")["Session"] == a.get("/v1/session/list").json()[0]["ID"],
+    "PUT kv/KEY?acquire=ID, while a command runs": lambda a: kv(a, "app/port")["LockIndex"] == 1,
     "PUT kv/KEY?release=ID": lambda a: "Session" not in kv(a, "app/name"),
     "DELETE kv/KEY": lambda a: kv(a, "app/port") is None,
     "DELETE kv/KEY?recurse": lambda a: a.client.kv.get("app", keys=True)[1] is None,

@@ -671,27 +671,29 @@ static struct consul_resource *watch(struct fixture *f, const char *path)
 static void test_split_connections(void **state)
 {
     static const struct {
-        unsigned asked, connections, watches;
+        unsigned asked, connections, watches, lock_waits;
     } cases[] = {
-        {0, 2, 0},       {1, 3, 1},       {2, 4, 2},       {3, 5, 3},       {4, 6, 4},
-        {5, 5, 3},       {8, 8, 6},       {16, 16, 14},    {24, 24, 21},    {64, 64, 56},
-        {128, 128, 112}, {136, 136, 120}, {144, 144, 128}, {200, 200, 184}, {1000, 1000, 984},
+        {0, 2, 0, 1},       {1, 3, 1, 1},       {2, 4, 2, 1},          {4, 6, 4, 1},    {5, 5, 3, 1},
+        {8, 8, 6, 1},       {16, 16, 14, 1},    {24, 24, 20, 1},       {64, 64, 53, 3}, {128, 128, 105, 7},
+        {136, 136, 113, 7}, {144, 144, 120, 8}, {1000, 1000, 923, 61},
     };
 
     (void)state;
     for (size_t i = 0; i < COUNT(cases); i++) {
-        unsigned connections = 99, watches = 99;
+        unsigned connections = 99, watches = 99, lock_waits = 99;
 
-        cache_split_connections(cases[i].asked, &connections, &watches);
+        cache_split_connections(cases[i].asked, &connections, &watches, &lock_waits);
+        assert_int_equal(lock_waits, cases[i].lock_waits);
         assert_int_equal(connections, cases[i].connections);
         assert_int_equal(watches, cases[i].watches);
     }
     for (unsigned asked = 0; asked < 2000; asked++) {
-        unsigned connections, watches;
+        unsigned connections, watches, lock_waits;
 
-        cache_split_connections(asked, &connections, &watches);
+        cache_split_connections(asked, &connections, &watches, &lock_waits);
         assert_true(watches <= asked);
-        assert_true(connections >= watches + 2); /* others are never starved by the watches */
+        assert_true(lock_waits >= 1);
+        assert_true(connections >= watches + lock_waits + 1); /* others are never starved by the watches */
         assert_true(connections <= (asked > 4 ? asked : asked + 2));
     }
 }

@@ -659,11 +659,94 @@ static void test_threads(void **state)
     handle_unref(handle);
 }
 
+/* ---- locks ------------------------------------------------------------------------------------------------------ */
+
+static struct content *entry_content(const char *key, uint64_t index, const char *value)
+{
+    struct consul_kv_entry *entry = consul_kv_entry_new(key, strlen(key), value, strlen(value));
+    struct content *content;
+
+    entry->modify_index = index;
+    content = content_of_entry(entry);
+    consul_kv_entry_unref(entry);
+    return content;
+}
+
+static void test_refresh(void **state)
+{
+    struct fs *fs = *state;
+    struct content *now = entry_content("a", 2, "new");
+    struct handle *handle = open_value(fs, O_RDWR, "old");
+
+    assert_int_equal(write_text(handle, "O", 0), 0);
+    store(handle, "Old", 3, "Old");
+    handle_refresh(handle, now); /* what an earlier write left is no more than what is stored */
+    expect_seen(handle, "new", 3);
+    assert_int_equal(write_text(handle, "N", 0), 0);
+    handle_refresh(handle, now); /* not what is being written */
+    expect_seen(handle, "New", 3);
+    expect_stored(handle, "New", 3);
+    handle_end_store(handle, 0, NULL);
+    handle_unref(handle);
+    content_unref(now);
+}
+
+static void test_reindex(void **state)
+{
+    struct fs *fs = *state;
+    struct content *before = entry_content("a", 1, "v"), *now = entry_content("a", 2, "v"),
+                   *foreign = entry_content("b", 1, "v");
+    struct handle *same = handle_new(fs, fs->top, O_RDWR, 1, before),
+                  *other = handle_new(fs, fs->top, O_RDWR, 1, foreign);
+
+    assert_int_equal(write_text(same, "w", 0), 0); /* it goes on from the new index */
+    handle_reindex(fs, "dc2", 1, now);
+    assert_int_equal(same->content->version, 1);
+    handle_reindex(fs, NULL, 9, now);
+    assert_int_equal(same->content->version, 1);
+    handle_reindex(fs, NULL, 1, now);
+    assert_int_equal(same->content->version, 2);
+    assert_int_equal(other->content->version, 1);
+    expect_seen(same, "w", 1);
+    handle_unref(same);
+    handle_unref(other);
+    content_unref(before);
+    content_unref(now);
+    content_unref(foreign);
+}
+
+static void test_lose(void **state)
+{
+    struct fs *fs = *state;
+    struct handle *clean = open_value(fs, O_RDWR, "old"), *dirty = open_value(fs, O_RDWR, "old");
+    char *data;
+    size_t len;
+
+    assert_int_equal(write_text(dirty, "x", 0), 0);
+    assert_false(handle_is_lost(clean));
+    handle_lose(clean);
+    handle_lose(dirty);
+    assert_true(handle_is_lost(clean));
+    assert_int_equal(handle_read(clean, 0, MAX, &data, &len), -EIO);
+    assert_int_equal(write_text(clean, "x", 0), -EIO);
+    assert_int_equal(handle_truncate(clean, 0, MAX), -EIO);
+    expect_nothing_to_store(clean);
+    expect_nothing_to_store(dirty);
+    assert_false(handle_lost_data(clean));
+    assert_true(handle_lost_data(dirty)); /* told once */
+    assert_false(handle_lost_data(dirty));
+    handle_unref(clean);
+    handle_unref(dirty);
+}
+
 #define CASE(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        CASE(test_refresh),
+        CASE(test_reindex),
+        CASE(test_lose),
         CASE(test_write),
         CASE(test_in_pieces),
         CASE(test_truncate),

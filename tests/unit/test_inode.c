@@ -503,6 +503,49 @@ static void test_detach(void **state)
     inode_unref(&f->table, new);
 }
 
+/* Who has locked the file has its present bytes: the name is his inode's again. */
+static void test_reattach(void **state)
+{
+    struct fixture *f = *state;
+    struct inode *old = get(f, "a", 1, "1", true), *new = get(f, "a", 2, "2", true), *found;
+
+    assert_false(inode_reattach(&f->table, new)); /* it is current */
+    assert_true(inode_reattach(&f->table, old));
+    assert_true(old->current && !new->current);
+    found = inode_peek(&f->table, old->parent, "a");
+    assert_ptr_equal(found, old);
+    inode_unref(&f->table, found);
+    old->unlinked = true;
+    inode_detach(&f->table, old);
+    assert_false(inode_reattach(&f->table, old));
+    inode_unref(&f->table, old);
+    inode_unref(&f->table, new);
+}
+
+static void test_reindex(void **state)
+{
+    struct fixture *f = *state;
+    struct inode *held = get(f, "a", 1, "1", true), *other = get(f, "b", 1, "1", true), *current;
+    struct content *content = version(7, "1");
+
+    inode_reindex(&f->table, held, 6, content); /* it was not what was locked */
+    assert_int_equal(held->content->version, 1);
+    inode_reindex(&f->table, held, 1, content);
+    assert_int_equal(held->content->version, 7);
+    assert_false(held->pages_stale); /* the bytes are the same */
+    assert_int_equal(other->content->version, 1);
+    current = get(f, "a", 9, "2", true);
+    content_unref(content);
+    content = version(10, "2");
+    inode_reindex(&f->table, held, 9, content); /* by the old one: the name's present one is meant, too */
+    assert_int_equal(current->content->version, 10);
+    assert_int_equal(held->content->version, 7);
+    content_unref(content);
+    inode_unref(&f->table, held);
+    inode_unref(&f->table, other);
+    inode_unref(&f->table, current);
+}
+
 static void test_move(void **state)
 {
     struct fixture *f = *state;
@@ -801,6 +844,8 @@ int main(void)
         CASE(test_many),
         CASE(test_path_below),
         CASE(test_detach),
+        CASE(test_reattach),
+        CASE(test_reindex),
         CASE(test_move),
         CASE(test_move_a_directory),
         CASE(test_move_detached),

@@ -573,6 +573,8 @@ static void test_txn_text(void **state)
         {{.verb = CONSUL_KV_DELETE_CAS, .key = "k", .index = UINT64_MAX},
          "[{\"KV\":{\"Verb\":\"check-index\",\"Key\":\"k\",\"Index\":18446744073709551615}},"
          "{\"KV\":{\"Verb\":\"delete\",\"Key\":\"k\"}}]"},
+        {{.verb = CONSUL_KV_CHECK_SESSION, .key = "k", .session = "s"},
+         "[{\"KV\":{\"Verb\":\"check-session\",\"Key\":\"k\",\"Session\":\"s\"}}]"},
         {{.verb = CONSUL_KV_CHECK_INDEX, .key = "k", .index = 5},
          "[{\"KV\":{\"Verb\":\"check-index\",\"Key\":\"k\",\"Index\":5}}]"},
         {{.verb = CONSUL_KV_CHECK_NOT_EXISTS, .key = "k"}, "[{\"KV\":{\"Verb\":\"check-not-exists\",\"Key\":\"k\"}}]"},

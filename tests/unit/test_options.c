@@ -90,6 +90,7 @@ static void test_defaults(void **state)
     assert_int_equal(options.stale_ms, OPTIONS_STALE_FOREVER);
     assert_int_equal(options.watches, 64);
     assert_int_equal(options.inotify, 1000);
+    assert_int_equal(options.lock_ttl_s, 15);
     assert_false(options.delay_connect);
     assert_int_equal(options.max_threads, 0);
     assert_int_equal(options.idle_threads, 0);
@@ -448,6 +449,26 @@ static void test_counts(void **state)
     }
 }
 
+static void test_lock_ttl(void **state)
+{
+    static const char *const bad[] = {"", "9", "0", "-10", "10.5", "10s", "86401", "4294967306"};
+    struct options options;
+    char line[64];
+
+    (void)state;
+    for (unsigned ttl = 10; ttl <= 86400; ttl += 86390) {
+        snprintf(line, sizeof(line), "-o|lock_ttl=%u|/m", ttl);
+        parse_ok(line, &options);
+        assert_int_equal(options.lock_ttl_s, ttl);
+        expect_fuse_opts(&options, "");
+        options_clear(&options);
+    }
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        snprintf(line, sizeof(line), "-o|lock_ttl=%s|/m", bad[i]);
+        parse_fails(line, "'lock_ttl' wants whole seconds from 10 to 86400");
+    }
+}
+
 static void test_passed_on(void **state)
 {
     static const char flags[] = "default_permissions,allow_root,auto_unmount,dev,nodev,suid,nosuid,exec,noexec,atime,"
@@ -587,10 +608,10 @@ static void test_escapes(void **state)
 /* Options after one with a value count, for each of ours. */
 static void test_one_after_another(void **state)
 {
-    static const char *const firsts[] = {"token_file=x", "datacenter=x",  "root=x",    "root=/",  "uid=1",
-                                         "gid=1",        "umask=1",       "timeout=1", "stale=1", "watches=1",
-                                         "inotify=1",    "max_threads=1", "fsname=x",  "nodev",   "rw",
-                                         "allow_other",  "delay_connect", "debug",     "auto",    "comment=x"};
+    static const char *const firsts[] = {
+        "token_file=x", "datacenter=x", "root=x",      "root=/",        "uid=1",       "gid=1",         "umask=1",
+        "timeout=1",    "stale=1",      "watches=1",   "inotify=1",     "lock_ttl=10", "max_threads=1", "fsname=x",
+        "nodev",        "rw",           "allow_other", "delay_connect", "debug",       "auto",          "comment=x"};
 
     (void)state;
     for (size_t i = 0; i < sizeof(firsts) / sizeof(firsts[0]); i++) {
@@ -653,6 +674,7 @@ static void test_usage(void **state)
         "timeout=",
         "stale=",
         "watches=",
+        "lock_ttl=",
         "delay_connect",
         "default 10",
         "default 64",
@@ -696,25 +718,16 @@ static void test_usage(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_defaults),
-        cmocka_unit_test(test_positionals),
-        cmocka_unit_test(test_flags),
-        cmocka_unit_test(test_help_and_version),
-        cmocka_unit_test(test_unknown),
-        cmocka_unit_test(test_secrets_are_not_shown),
-        cmocka_unit_test(test_strings),
-        cmocka_unit_test(test_root),
-        cmocka_unit_test(test_read_only),
-        cmocka_unit_test(test_ids_and_umask),
-        cmocka_unit_test(test_seconds),
-        cmocka_unit_test(test_counts),
-        cmocka_unit_test(test_passed_on),
-        cmocka_unit_test(test_has_fuse_opt),
-        cmocka_unit_test(test_ignored),
-        cmocka_unit_test(test_escapes),
-        cmocka_unit_test(test_one_after_another),
-        cmocka_unit_test(test_no_state),
-        cmocka_unit_test(test_usage),
+        cmocka_unit_test(test_defaults),     cmocka_unit_test(test_positionals),
+        cmocka_unit_test(test_flags),        cmocka_unit_test(test_help_and_version),
+        cmocka_unit_test(test_unknown),      cmocka_unit_test(test_secrets_are_not_shown),
+        cmocka_unit_test(test_strings),      cmocka_unit_test(test_root),
+        cmocka_unit_test(test_read_only),    cmocka_unit_test(test_ids_and_umask),
+        cmocka_unit_test(test_seconds),      cmocka_unit_test(test_counts),
+        cmocka_unit_test(test_lock_ttl),     cmocka_unit_test(test_passed_on),
+        cmocka_unit_test(test_has_fuse_opt), cmocka_unit_test(test_ignored),
+        cmocka_unit_test(test_escapes),      cmocka_unit_test(test_one_after_another),
+        cmocka_unit_test(test_no_state),     cmocka_unit_test(test_usage),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
