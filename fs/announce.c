@@ -14,6 +14,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <fuse_lowlevel.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -27,7 +28,8 @@
 #define SECOND_NS 1000000000ull
 #define OWN_PAUSE_NS (10 * 1000000ull) /* until an operation of ours on the same place may be over */
 #define OWN_PAUSES_MAX 1000
-#define BURST 50 /* announcements that may come at once after a quiet time */
+#define GONE_AFTER_NS (50 * 1000000ull) /* what nobody holds the kernel has forgotten by then */
+#define BURST 50                        /* announcements that may come at once after a quiet time */
 
 /* A change to be announced. */
 struct announcement {
@@ -35,6 +37,7 @@ struct announcement {
     char *name;                  /* */
     const struct kind *was;      /* what the watchers know; NULL: nothing */
     struct content *was_content; /* counted, or NULL */
+    struct inode *gone;          /* counted; NULL: it is not about one's own watchers */
     uint64_t not_before_ns;
     unsigned pauses;
     struct announcement *prev, *next;    /* in the order of coming */
@@ -52,6 +55,7 @@ struct slot {
     const char *name;      /* what it does there at the moment; NULL between two acts; borrowed likewise */
     enum announced_act act;
     bool directory;
+    struct inode *gone; /* borrowed from its announcement */
     bool saw_root;
 };
 
@@ -133,6 +137,7 @@ static void take_out(struct announcer *announcer, struct announcement *a)
 static void announcement_free(struct announcer *announcer, struct announcement *a)
 {
     inode_unref(&announcer->fs->inodes, a->dir);
+    inode_unref(&announcer->fs->inodes, a->gone);
     content_unref(a->was_content);
     free(a->name);
     free(a);
@@ -148,26 +153,31 @@ static bool is_held(struct fs *fs, const struct inode *dir)
     return held;
 }
 
-void announce(struct fs *fs, struct inode *dir, const char *name, const struct kind *was, struct content *was_content)
+bool announcer_raises(const struct fs *fs) { return fs->announcer && !fs->options->read_only; }
+
+/* Without content. */
+static struct announcement *announcement_new(struct fs *fs, struct inode *dir, const char *name)
 {
-    struct announcer *announcer = fs->announcer;
-    struct announcement *a;
+    struct announcement *a = calloc(1, sizeof(*a));
+
+    if (!a)
+        return NULL;
+    a->name = strdup(name);
+    if (!a->name) {
+        free(a);
+        return NULL;
+    }
+    a->dir = inode_ref(&fs->inodes, dir);
+    return a;
+}
+
+/* Takes the announcement; NULL: there was no memory for it. */
+static void enqueue(struct announcer *announcer, struct announcement *a)
+{
     bool log = false;
 
-    if (!announcer || !is_held(fs, dir))
-        return;
-    a = calloc(1, sizeof(*a));
-    if (a && !(a->name = strdup(name))) {
-        free(a);
-        a = NULL;
-    }
-    if (a) {
-        a->dir = inode_ref(&fs->inodes, dir);
-        a->was = was;
-        a->was_content = was_content ? content_ref(was_content) : NULL;
-    }
     pthread_mutex_lock(&announcer->lock);
-    if (a && !announcer->stopping && find(announcer, dir, name)) {
+    if (a && !announcer->stopping && find(announcer, a->dir, a->name)) {
         ; /* what the watchers know of it is on record already */
     } else if (!a || announcer->n >= QUEUE_MAX) {
         announcer->dropped++;
@@ -184,6 +194,43 @@ void announce(struct fs *fs, struct inode *dir, const char *name, const struct k
     if (log)
         log_line(LOG_WARNING, "changes come faster than they can be announced to watchers; .consulfs/stats counts what "
                               "is left out");
+}
+
+void announce(struct fs *fs, struct inode *dir, const char *name, const struct kind *was, struct content *was_content)
+{
+    struct announcement *a;
+
+    if (!announcer_raises(fs) || !is_held(fs, dir))
+        return;
+    a = announcement_new(fs, dir, name);
+    if (a) {
+        a->was = was;
+        a->was_content = was_content ? content_ref(was_content) : NULL;
+    }
+    enqueue(fs->announcer, a);
+}
+
+void announce_gone(struct fs *fs, struct inode *inode)
+{
+    struct announcement *a = NULL;
+    struct inode *dir;
+    char name[40];
+    bool new;
+
+    if (!fs->announcer || !S_ISREG(inode->kind->mode) || !is_held(fs, inode))
+        return;
+    dir = inode_get(&fs->inodes, fs->root, kind_self.name, &kind_self, NULL, 0, &new);
+    if (!dir)
+        return;
+    /* In there nothing waits for Consul. */
+    snprintf(name, sizeof(name), "gone-%" PRIu64, inode->number);
+    a = announcement_new(fs, dir, name);
+    if (a) {
+        a->gone = inode_ref(&fs->inodes, inode);
+        a->not_before_ns = consul_now_ns() + GONE_AFTER_NS;
+    }
+    enqueue(fs->announcer, a);
+    inode_unref(&fs->inodes, dir);
 }
 
 /* Is what the descriptor leads to our mount, and not what somebody has put over it? Whoever serves it is asked. */
@@ -207,16 +254,30 @@ static bool is_ours(void *arg, int fd)
 /* ---- what is done to it ------------------------------------------------------------------------------------------ */
 
 static void begin_act(struct announcer *announcer, struct slot *slot, enum announced_act act, bool directory,
-                      const char *name)
+                      const struct announcement *a)
 {
     pthread_mutex_lock(&announcer->lock);
     slot->act = act;
     slot->directory = directory;
-    slot->name = name;
+    slot->name = a ? a->name : NULL;
+    slot->gone = a ? a->gone : NULL;
     pthread_mutex_unlock(&announcer->lock);
 }
 
 static void end_act(struct announcer *announcer, struct slot *slot) { begin_act(announcer, slot, 0, false, NULL); }
+
+/* The inode gets a name for this moment, under which it is deleted. */
+static int delete_named(struct announcer *announcer, const struct announcement *a, int root_fd, const char *path)
+{
+    struct stat st;
+    int r;
+
+    if (fstatat(root_fd, path, &st, AT_SYMLINK_NOFOLLOW) < 0)
+        return -errno;
+    r = fuse_lowlevel_notify_delete(announcer->session, node_id(announcer->fs, a->dir), node_id(announcer->fs, a->gone),
+                                    a->name, strlen(a->name));
+    return r == -ENOENT ? 0 : r; /* it may have been dropped for lack of memory */
+}
 
 /* IN_MODIFY comes of a truncation that leaves the length as it is: unlike a write it can't make the file any longer. */
 static int rewrite(int root_fd, const char *path, int flags, bool modified)
@@ -258,7 +319,7 @@ static int act(struct announcer *announcer, struct slot *slot, const struct anno
 {
     int root_fd = slot->root_fd, r = 0;
 
-    begin_act(announcer, slot, act, directory, a->name);
+    begin_act(announcer, slot, act, directory, a);
     switch (act) {
     case ANNOUNCE_CREATE:
         r = create(announcer, a, root_fd, path, directory);
@@ -268,6 +329,9 @@ static int act(struct announcer *announcer, struct slot *slot, const struct anno
         break;
     case ANNOUNCE_REMOVE:
         r = unlinkat(root_fd, path, directory ? AT_REMOVEDIR : 0) < 0 ? -errno : 0;
+        break;
+    case ANNOUNCE_GONE:
+        r = delete_named(announcer, a, root_fd, path);
         break;
     }
     end_act(announcer, slot);
@@ -387,6 +451,20 @@ static int announce_one(struct announcer *announcer, struct slot *slot, const st
     return r;
 }
 
+static int tell_gone(struct announcer *announcer, struct slot *slot, const struct announcement *a)
+{
+    char *path;
+    int r = -ENOMEM;
+
+    if (!is_held(announcer->fs, a->gone))
+        return 0;
+    path = inode_path_from(&announcer->fs->inodes, a->dir, announcer->fs->root, a->name);
+    if (path)
+        r = act(announcer, slot, a, path, ANNOUNCE_GONE, false);
+    free(path);
+    return r;
+}
+
 /* ---- the threads ------------------------------------------------------------------------------------------------- */
 
 /*
@@ -450,7 +528,7 @@ static void make(struct announcer *announcer, struct slot *slot, const struct an
 
     slot->root_fd = passage_enter(announcer->passage, is_ours, slot);
     if (slot->root_fd >= 0) {
-        r = announce_one(announcer, slot, a);
+        r = a->gone ? tell_gone(announcer, slot, a) : announce_one(announcer, slot, a);
         passage_leave(announcer->passage, slot->root_fd);
     }
     if (r < 0)
@@ -525,6 +603,20 @@ bool announcing_of(struct fs *fs, pid_t tid, struct inode *dir, const char *name
     }
     pthread_mutex_unlock(&slot->announcer->lock);
     return is_it;
+}
+
+struct inode *announcing_gone(struct fs *fs, pid_t tid)
+{
+    struct slot *slot = tid != 0 ? slot_of(fs, tid) : NULL;
+    struct inode *gone = NULL;
+
+    if (!slot)
+        return NULL;
+    pthread_mutex_lock(&slot->announcer->lock);
+    if (slot->gone)
+        gone = inode_ref(&fs->inodes, slot->gone);
+    pthread_mutex_unlock(&slot->announcer->lock);
+    return gone;
 }
 
 void announcing_sees_root(struct fs *fs, pid_t tid)

@@ -22,7 +22,7 @@
 struct announcer;
 struct fuse_session;
 
-/* At most `rate` announcements a second; `mountpoint` is absolute. */
+/* At most `rate` announcements a second, at least 1; `mountpoint` is absolute. */
 int announcer_new(struct fs *fs, struct fuse_session *session, const char *mountpoint, unsigned rate,
                   struct announcer **ret_announcer);
 /* Ends the threads, once nothing more serves the mount. False when one of them cannot end: only the process can. */
@@ -35,6 +35,16 @@ void announcer_free(struct announcer *announcer); /* NULL is fine */
  */
 void announce(struct fs *fs, struct inode *dir, const char *name, const struct kind *was, struct content *was_content);
 
+/*
+ * The name stands for another file than `inode` now, and it could not be deleted under it because the kernel had found
+ * that out already. If it has the inode all the same, its own watchers are told (IN_DELETE_SELF). Takes no reference;
+ * any thread, no lock held.
+ */
+void announce_gone(struct fs *fs, struct inode *inode);
+
+/* Whether changes raise events in directories: not on a mount that nothing can be written to, nor with inotify=0. */
+bool announcer_raises(const struct fs *fs);
+
 /* A directory that somebody else was at work in is free (inode_vacate()). */
 void announcer_wake(struct fs *fs);
 
@@ -46,13 +56,15 @@ void announcer_get_figures(struct fs *fs, struct announcer_figures *ret_figures)
 /* ---- for the upcalls ----------------------------------------------------------------------------------------------
  */
 
-enum announced_act { ANNOUNCE_CREATE, ANNOUNCE_MODIFY, ANNOUNCE_REMOVE };
+enum announced_act { ANNOUNCE_CREATE, ANNOUNCE_MODIFY, ANNOUNCE_REMOVE, ANNOUNCE_GONE };
 
 /* Does this upcall come from an announcing thread? Costs a look at a few numbers. */
 bool announcing_is(struct fs *fs, pid_t tid);
 /* The same, and it is about to do this to `name` in `dir`. */
 bool announcing_of(struct fs *fs, pid_t tid, struct inode *dir, const char *name, enum announced_act *ret_act,
                    bool *ret_directory);
+/* The inode that the thread is about to look up as a name of its own, so that it can be deleted; counted, or NULL. */
+struct inode *announcing_gone(struct fs *fs, pid_t tid);
 /* An announcing thread asks for the root's attributes: that we are asked shows it that the mount is ours. */
 void announcing_sees_root(struct fs *fs, pid_t tid);
 

@@ -305,7 +305,7 @@ static void announce_listed(struct fs *fs, struct consul_resource *resource, str
     struct inode **dirs = NULL;
     size_t n = 0;
 
-    if (!before || !fs->announcer || inode_listed_by(&fs->inodes, resource, &dirs, &n) < 0)
+    if (!before || !announcer_raises(fs) || inode_listed_by(&fs->inodes, resource, &dirs, &n) < 0)
         return;
     for (size_t i = 0; i < n; i++) {
         struct names old, new;

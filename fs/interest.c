@@ -1,5 +1,6 @@
 #include "interest.h"
 
+#include "announce.h"
 #include "content.h"
 #include "kv.h"
 #include "tree.h"
@@ -105,7 +106,7 @@ bool interest_sound(struct fs *fs, struct consul_resource *resource)
     bool any;
 
     /* One that is only broken is being connected again. */
-    if (!fs->announcer || consul_resource_is_watched(resource))
+    if (!announcer_raises(fs) || consul_resource_is_watched(resource))
         return false;
     find_known(fs, resource, false, &known);
     any = known.n > 0;

@@ -5,6 +5,7 @@
  * For each of these the path from the prefix down is walked as far as the kernel holds it: a key that comes or goes can
  * make a directory of a file, and the other way round, at each step.
  */
+#include "announce.h"
 #include "changes.h"
 #include "content.h"
 #include "datacenters.h"
@@ -276,7 +277,7 @@ void kv_changes_of(struct fs *fs, struct consul_resource *resource, const struct
     walk.base = kv_directory_of(fs, resource);
     if (!walk.base)
         return;
-    walk.announced = fs->announcer && is_shown_by(&walk);
+    walk.announced = announcer_raises(fs) && is_shown_by(&walk);
     while (i < old->n || j < new->n) {
         const struct consul_kv_entry *a = i < old->n ? old->entries[i] : NULL;
         const struct consul_kv_entry *b = j < new->n ? new->entries[j] : NULL;

@@ -291,10 +291,9 @@ static int loop(const struct options *options, struct fuse_session *session)
     return r; /* the number of the signal that ended it, or 0: unmounted */
 }
 
-/* A mount that nothing can be written to has no way to raise events. */
 static int start_announcing(struct fs *fs, struct fuse_session *session, const char *mountpoint)
 {
-    if (fs->options->read_only || fs->options->inotify == 0)
+    if (fs->options->inotify == 0)
         return 0;
     return announcer_new(fs, session, mountpoint, fs->options->inotify, &fs->announcer);
 }

@@ -195,7 +195,7 @@ void notify_looked_up(struct fs *fs, struct inode *dir)
 {
     bool first;
 
-    if (!fs->notify || !fs->announcer)
+    if (!fs->notify || !announcer_raises(fs))
         return;
     pthread_mutex_lock(&fs->inodes.lock);
     first = !dir->sounded && dir->listed_by_n == 0;
@@ -317,7 +317,7 @@ void notify_attributes(struct fs *fs, struct inode *inode)
 void notify_watchers_of(struct fs *fs, struct inode *dir, const char *name, const struct kind *was,
                         struct content *was_content)
 {
-    if (fs->announcer)
+    if (announcer_raises(fs))
         queue_telling(fs->notify, (struct telling){.what = TELL_WATCHERS,
                                                    .dir = inode_ref(&fs->inodes, dir),
                                                    .name = (char *)name,
@@ -463,6 +463,8 @@ static int tell_deleted(struct notify *notify, fuse_ino_t dir, const struct tell
     (void)tell_attributes(notify, telling->inode);
     r = fuse_lowlevel_notify_delete(notify->session, dir, node_id(notify->fs, telling->inode), telling->name,
                                     strlen(telling->name));
+    if (r == -ENOENT) /* somebody has looked, and what he found has its place */
+        announce_gone(notify->fs, telling->inode);
     poll_wake(notify->fs, telling->inode); /* who opens it again now finds the new one */
     return r;
 }

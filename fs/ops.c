@@ -1,5 +1,6 @@
 #include "ops.h"
 
+#include "announce.h"
 #include "log.h"
 #include "notify.h"
 #include "process.h"
@@ -196,8 +197,10 @@ struct inode *inode_of_found(struct op *op, const char *name, const struct found
 
     inode = inode_get(table, op->inode, name, found->kind, found->content,
                       found->content ? found->content->mtime_ns : found->mtime_ns, &new);
-    if (old && inode && new)
+    if (old && inode && new) {
         notify_pollers(op->fs, old);
+        announce_gone(op->fs, old);
+    }
     inode_unref(table, old);
     return inode;
 }

@@ -23,6 +23,13 @@ static int run_show_removed(struct op *op)
     return inode ? reply_entry(op, inode, 0) : -ENOMEM;
 }
 
+static int run_show_gone(struct op *op)
+{
+    struct inode *inode = announcing_gone(op->fs, op->pid);
+
+    return inode ? reply_entry(op, inode, 0) : -ENOENT;
+}
+
 /* On the way: the directory that is held, also when it is gone from Consul by now. */
 static int run_show_held(struct op *op)
 {
@@ -53,7 +60,7 @@ bool announced_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
         fuse_reply_err(req, ENOENT);
         return true;
     }
-    op = begin(req, COUNT_LOOKUP, parent, name, run_show_removed);
+    op = begin(req, COUNT_LOOKUP, parent, name, act == ANNOUNCE_GONE ? run_show_gone : run_show_removed);
     if (op) {
         op->kind = directory ? &kind_removed_dir : &kind_removed_file;
         op_start(op);

@@ -10,6 +10,7 @@ import select
 import subprocess
 import threading
 
+import pytest
 from harness.inotify import Inotify
 from harness.programs import names, opened, sh
 from harness.proxy import Stall
@@ -225,6 +226,50 @@ def test_file_that_is_watched_itself_is_replaced(mnt, agent):
                 wait_equal((mnt / "kv/d/a").read_bytes, b"%d" % n)
                 assert os.read(fd, 99) == b"%d" % (n - 1)
             assert "a: DELETE_SELF" in inotify.until("a: IGNORED")
+
+
+def drop_dentries():
+    """All that nobody uses, of every file system: names, and inodes that only they held."""
+    with open("/proc/sys/vm/drop_caches", "w") as file:
+        file.write("2")
+
+
+@pytest.mark.parametrize("options", [{}, {"ro": True}])
+def test_file_that_is_watched_itself_though_the_kernel_has_dropped_its_name(mount, agent, options):
+    """It keeps the inode for the watcher's sake; there is no name any more under which it could be deleted."""
+    mnt = mount(agent, **options)
+    agent.kv_set("d/a", b"1")
+    agent.kv_set("d/b", b"1")
+    with Inotify().watch(mnt / "kv/d/a") as inotify:
+        assert (mnt / "kv/d/b").read_bytes() == b"1"
+        drop_dentries()
+        agent.kv_set("d/a", b"2")
+        assert "a: DELETE_SELF" in inotify.until("a: IGNORED")
+        assert (mnt / "kv/d/a").read_bytes() == b"2"
+
+
+def test_file_that_is_watched_itself_is_found_changed_by_a_reader_first(mnt, agent):
+    """Whoever opens it between the change and its being told gets the new file, and the kernel drops the old one."""
+    agent.kv_set("d/a", b"0")
+    stop = threading.Event()
+
+    def read():
+        while not stop.is_set():
+            (mnt / "kv/d/a").read_bytes()
+
+    readers = [threading.Thread(target=read) for _ in range(4)]
+    for reader in readers:
+        reader.start()
+    try:
+        with Inotify() as inotify:
+            for n in range(1, 30):
+                inotify.watch(mnt / "kv/d/a")
+                agent.kv_set("d/a", b"%d" % n)
+                assert "a: DELETE_SELF" in inotify.until("a: IGNORED")
+    finally:
+        stop.set()
+        for reader in readers:
+            reader.join()
 
 
 def test_file_that_is_watched_itself_is_deleted(mnt, agent):
