@@ -125,6 +125,16 @@ def test_flags_between_writes(mnt, agent):
     assert flags_of(agent, "a") == 7 and agent.kv_get("a") == b"23"
 
 
+def test_flags_between_many_writes(mnt, agent):
+    """Also when the watch has told of the flags before Consul's answer to whoever set them is there."""
+    agent.kv_set("a", b"0000")
+    with opened(mnt / "kv/a", os.O_RDWR) as fd:
+        for n in range(300):
+            os.setxattr(fd, FLAGS, b"%d" % n)
+            os.pwrite(fd, b"%03d" % n, 0)
+    assert flags_of(agent, "a") == 299 and agent.kv_get("a") == b"2990"
+
+
 def test_looking_costs_no_request(mount, agent, proxy):
     agent.kv_set("a", b"1")
     mnt = mount(proxy)
