@@ -1,9 +1,9 @@
 """Fixtures: a shared agent, agents of a test's own, mounts, proxies, health servers."""
 
-import shutil
 import signal
 import threading
 import uuid
+from fcntl import LOCK_EX
 
 import pytest
 
@@ -12,10 +12,11 @@ pytest.register_assert_rewrite("harness")
 from harness.agent import Agent, acl_settings, consul_binary  # noqa: E402  (after the rewrite is registered)
 from harness.groups import Cluster, ServerAndClient, TwoDatacenters  # noqa: E402
 from harness.health import HealthServer  # noqa: E402
+from harness.locks import TTL  # noqa: E402
 from harness.mount import BINARY, Mount  # noqa: E402
 from harness.place import Place  # noqa: E402
+from harness.process import Process  # noqa: E402
 from harness.proxy import Proxy  # noqa: E402
-from harness.wait import wait_until  # noqa: E402
 
 # A shell starts its background jobs with SIGINT ignored, and what we start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -207,6 +208,31 @@ def health_server():
     yield make
     for server in servers:
         server.close()
+
+
+@pytest.fixture
+def process():
+    """Makes processes that lock on command."""
+    made = []
+
+    def make():
+        made.append(Process())
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.kill()
+
+
+@pytest.fixture
+def held(mount, agent, process):
+    """Two mounts of one agent; a process has locked the key `job` through the first."""
+    agent.kv_set("job", b"1")
+    here, there = mount(agent, lock_ttl=TTL), mount(agent, lock_ttl=TTL)
+    holder = process()
+    holder.open_("f", str(here / "kv/job"))
+    holder.flock("f", LOCK_EX)
+    return here, there, holder
 
 
 @pytest.hookimpl(hookwrapper=True)
