@@ -6,8 +6,7 @@ import subprocess
 
 import pytest
 
-from errno import EINVAL, ENODATA, ENOENT, EPERM
-from harness.mount import Mount
+from errno import ENODATA, ENOENT, EPERM
 from harness.programs import fails_with, names, refuses, sh
 from harness.wait import wait_equal, wait_until
 

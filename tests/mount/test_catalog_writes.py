@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from errno import EEXIST, EINVAL, ENOENT, ENOTEMPTY, EPERM
+from errno import EINVAL, ENOTEMPTY, EPERM
 from harness.agent import Agent
 from harness.programs import fails_with, names, refuses, sh
 from harness.wait import wait_equal, wait_until

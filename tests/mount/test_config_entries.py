@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from errno import EINVAL, ENOENT, EPERM
+from errno import ENOENT, EPERM
 from harness.programs import fails_with, names, sh
 from harness.wait import wait_equal
 

@@ -4,8 +4,7 @@ import json
 
 import pytest
 
-from errno import ENOENT
-from harness.programs import fails_with, names, sh
+from harness.programs import names, sh
 from harness.proxy import Answer
 from harness.wait import wait_equal, wait_until
 

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from harness.programs import fails_with, names, sh
-from harness.wait import wait_equal, wait_until
+from harness.wait import wait_equal
 from errno import EHOSTUNREACH, EIO, ENOENT, EROFS, ETIMEDOUT
 
 

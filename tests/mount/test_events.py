@@ -7,9 +7,8 @@ import os
 import pytest
 
 from errno import ENOENT
-from harness.agent import Agent
 from harness.programs import fails_with, sh
-from harness.wait import wait_equal, wait_until
+from harness.wait import wait_until
 
 
 # Events cannot be taken back: each test has a name of its own.

@@ -3,7 +3,7 @@
 import json
 import os
 
-from errno import EINVAL, ENOENT, EPERM
+from errno import ENOENT, EPERM
 from harness.programs import fails_with, names, sh
 from harness.wait import wait_equal
 

@@ -1,6 +1,5 @@
 """Programs that go through everything meet no error, change nothing, and trigger nothing."""
 
-import json
 import os
 
 import pytest

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from errno import EBUSY, EEXIST, EINVAL, ENODATA, EOPNOTSUPP, EPERM, ERANGE
+from errno import EBUSY, EEXIST, EINVAL, ENODATA, EOPNOTSUPP, EPERM
 from harness.programs import fails_with, opened, sh
 from harness.wait import wait_equal
 
