@@ -453,12 +453,9 @@ static int announce_one(struct announcer *announcer, struct slot *slot, const st
 
 static int tell_gone(struct announcer *announcer, struct slot *slot, const struct announcement *a)
 {
-    char *path;
+    char *path = inode_path_from(&announcer->fs->inodes, a->dir, announcer->fs->root, a->name);
     int r = -ENOMEM;
 
-    if (!is_held(announcer->fs, a->gone))
-        return 0;
-    path = inode_path_from(&announcer->fs->inodes, a->dir, announcer->fs->root, a->name);
     if (path)
         r = act(announcer, slot, a, path, ANNOUNCE_GONE, false);
     free(path);
@@ -535,6 +532,12 @@ static void make(struct announcer *announcer, struct slot *slot, const struct an
         announcer->failed++;
 }
 
+/* Most of what is gone nobody holds, and the kernel has forgotten it by now. */
+static bool is_needed(struct announcer *announcer, const struct announcement *a)
+{
+    return !a->gone || is_held(announcer->fs, a->gone);
+}
+
 static void *announcing_thread(void *arg)
 {
     struct slot *slot = arg;
@@ -554,12 +557,14 @@ static void *announcing_thread(void *arg)
             wait_for_work(announcer, until);
             continue;
         }
-        use_turn(announcer, now);
         take_out(announcer, a);
         slot->busy_in = a->dir;
-        pthread_mutex_unlock(&announcer->lock);
-        make(announcer, slot, a);
-        pthread_mutex_lock(&announcer->lock);
+        if (is_needed(announcer, a)) {
+            use_turn(announcer, now);
+            pthread_mutex_unlock(&announcer->lock);
+            make(announcer, slot, a);
+            pthread_mutex_lock(&announcer->lock);
+        }
         slot->busy_in = NULL;
         inode_vacate(&announcer->fs->inodes, a->dir);
         pthread_cond_broadcast(&announcer->work);
