@@ -731,18 +731,30 @@ int inode_all_below(struct inode_table *table, const struct inode *dir, struct i
     return 0;
 }
 
-void inode_set_content(struct inode_table *table, struct inode *inode, struct content *content, uint64_t mtime_ns)
+static void set_content(struct inode_table *table, struct inode *inode, struct content *content,
+                        const uint64_t *mtime_ns)
 {
     struct content *old;
 
     pthread_mutex_lock(&table->lock);
     old = inode->content;
     inode->content = content ? content_ref(content) : NULL;
-    inode->mtime_ns = mtime_ns;
+    if (mtime_ns)
+        inode->mtime_ns = *mtime_ns;
     inode->pages_stale = true;
     inode->generation++;
     pthread_mutex_unlock(&table->lock);
     content_unref(old);
+}
+
+void inode_set_content(struct inode_table *table, struct inode *inode, struct content *content, uint64_t mtime_ns)
+{
+    set_content(table, inode, content, &mtime_ns);
+}
+
+void inode_set_version(struct inode_table *table, struct inode *inode, struct content *content)
+{
+    set_content(table, inode, content, NULL);
 }
 
 void inode_reindex(struct inode_table *table, struct inode *inode, uint64_t before, struct content *content)

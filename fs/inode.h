@@ -143,6 +143,8 @@ bool inode_is_moving(struct inode *inode);
 int inode_all_below(struct inode_table *table, const struct inode *dir, struct inode ***ret_inodes, size_t *ret_n);
 /* Our own write: the same inode has new bytes. */
 void inode_set_content(struct inode_table *table, struct inode *inode, struct content *content, uint64_t mtime_ns);
+/* The same, where the bytes were not what was changed: the modification time stays. */
+void inode_set_version(struct inode_table *table, struct inode *inode, struct content *content);
 /* The same bytes are at another version than `before`: for this inode, and the one that its name stands for. */
 void inode_reindex(struct inode_table *table, struct inode *inode, uint64_t before, struct content *content);
 /* The bytes as they are now, counted, or NULL. */
