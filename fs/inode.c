@@ -605,33 +605,43 @@ static int put_at(struct inode *inode, struct inode *parent, const char *name)
     return 0;
 }
 
-static bool stands_at(const struct inode *inode, const struct inode *parent, const char *name)
+static bool stands_at(const struct inode *inode, const struct inode_place *place)
 {
-    return inode->parent == parent && strcmp(inode->name, name) == 0;
+    return inode->parent == place->parent && strcmp(inode->name, place->name) == 0;
 }
 
-bool inode_exchange(struct inode_table *table, struct inode *parent, const char *name, struct inode *other_parent,
-                    const char *other_name)
+static bool goes_along(const struct inode *inode, const struct inode_place *place)
+{
+    return stands_at(inode, place) && (!place->only || inode->kind == place->only);
+}
+
+bool inode_exchange(struct inode_table *table, const struct inode_place *a, const struct inode_place *b)
 {
     struct inode *here, *there;
     bool both;
 
     pthread_mutex_lock(&table->lock);
-    here = find(table, parent, name);
-    there = find(table, other_parent, other_name);
+    here = find(table, a->parent, a->name);
+    there = find(table, b->parent, b->name);
     both = here && there;
     if (here)
         detach(table, here);
     if (there)
         detach(table, there);
     for (struct inode *inode = table->all; inode; inode = inode->next) {
-        bool from_here = stands_at(inode, parent, name);
+        bool from_here = stands_at(inode, a);
+        const struct inode_place *to = from_here ? b : a;
 
-        if (!from_here && !stands_at(inode, other_parent, other_name))
+        if (!from_here && !stands_at(inode, b))
             continue;
         both &= inode == here || inode == there || inode->nlookup == 0;
-        if (put_at(inode, from_here ? other_parent : parent, from_here ? other_name : name) < 0)
-            both = false;
+        if (goes_along(inode, from_here ? a : b) && put_at(inode, to->parent, to->name) == 0)
+            continue;
+        both &= inode->nlookup == 0;
+        if (inode == here)
+            here = NULL; /* what stood for it there no longer does */
+        else if (inode == there)
+            there = NULL;
     }
     if (here)
         attach(table, here);
@@ -641,7 +651,7 @@ bool inode_exchange(struct inode_table *table, struct inode *parent, const char 
     return both;
 }
 
-bool inode_move_detached(struct inode_table *table, struct inode *parent, const char *name, struct inode *new_parent,
+bool inode_move_detached(struct inode_table *table, const struct inode_place *from, struct inode *new_parent,
                          const char *new_name)
 {
     bool any = false;
@@ -651,7 +661,7 @@ bool inode_move_detached(struct inode_table *table, struct inode *parent, const 
     for (struct inode *inode = table->all; inode; inode = inode->next) {
         char *copy;
 
-        if (inode->current || inode->parent != parent || strcmp(inode->name, name) != 0)
+        if (inode->current || !goes_along(inode, from))
             continue;
         copy = strdup(new_name);
         if (!copy)
@@ -665,7 +675,7 @@ bool inode_move_detached(struct inode_table *table, struct inode *parent, const 
     }
     pthread_mutex_unlock(&table->lock);
     for (; moved > 0; moved--)
-        put(table, parent);
+        put(table, from->parent);
     return any;
 }
 

@@ -120,17 +120,24 @@ void inode_supersede(struct inode_table *table, struct inode *inode);
 bool inode_reattach(struct inode_table *table, struct inode *inode);
 /* The inode moves, with the kernel's dentry, and replaces what was there. */
 int inode_move(struct inode_table *table, struct inode *inode, struct inode *parent, const char *name);
+/* Where something stands that is moved. */
+struct inode_place {
+    struct inode *parent;
+    const char *name;
+    /* Not NULL: older versions of another kind stay. A file that is moved takes nothing along from below it, where
+     * there are other keys, if it was a directory once. */
+    const struct kind *only;
+};
 /*
  * What stands at the two places changes them, older versions as well. False if something that the kernel has there
  * may not have done so in the same way: it is to ask again for both names.
  */
-bool inode_exchange(struct inode_table *table, struct inode *parent, const char *name, struct inode *other_parent,
-                    const char *other_name);
+bool inode_exchange(struct inode_table *table, const struct inode_place *a, const struct inode_place *b);
 /*
- * Older versions that stood at (parent, name), and what the kernel still has of them, go along with a rename. True if
- * there were any.
+ * Older versions that stood at a place, and what the kernel still has of them, go along with a rename. True if there
+ * were any.
  */
-bool inode_move_detached(struct inode_table *table, struct inode *parent, const char *name, struct inode *new_parent,
+bool inode_move_detached(struct inode_table *table, const struct inode_place *from, struct inode *new_parent,
                          const char *new_name);
 /* While a write or rename of ours is under way, its outcome decides what the inode stands for. */
 void inode_begin_storing(struct inode_table *table, struct inode *inode);

@@ -549,6 +549,7 @@ void on_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, 
 /* What a rename moves, counted; there is a second one in an exchange. NULL: our table had none. */
 struct moving {
     struct inode *inode, *other;
+    const struct kind *other_kind;
 };
 
 static void look_again(struct fs *fs, struct inode *inode)
@@ -607,11 +608,17 @@ static int begin_rename(struct op *op)
     return 0;
 }
 
+static struct inode_place place_of_kind(struct inode *dir, const char *name, const struct kind *kind)
+{
+    return (struct inode_place){.parent = dir, .name = name, .only = S_ISDIR(kind->mode) ? NULL : kind};
+}
+
 /* The kernel's dentry moves with its inode; so does ours, with the version that the move gave it. */
 static int moved(struct op *op)
 {
     struct inode_table *table = &op->fs->inodes;
     struct inode *inode = ((struct moving *)op->state)->inode;
+    const struct inode_place from = place_of_kind(op->inode, op->name, op->kind);
     struct content *content = op->stored && S_ISREG(op->kind->mode) ? content_of_entry(op->stored) : NULL;
     int r = 0;
 
@@ -622,7 +629,7 @@ static int moved(struct op *op)
         r = inode_move(table, inode, op->new_parent, op->new_name);
     }
     content_unref(content);
-    if (inode_move_detached(table, op->inode, op->name, op->new_parent, op->new_name) || !inode)
+    if (inode_move_detached(table, &from, op->new_parent, op->new_name) || !inode)
         notify_name(op->fs, op->new_parent, op->new_name);
     return r;
 }
@@ -645,13 +652,17 @@ static bool stays_in_datacenter(struct op *op)
 /* As the kernel's dentries do. */
 static void exchanged(struct op *op)
 {
-    if (inode_exchange(&op->fs->inodes, op->inode, op->name, op->new_parent, op->new_name))
+    const struct moving *moving = op->state;
+    const struct inode_place a = place_of_kind(op->inode, op->name, op->kind);
+    const struct inode_place b = place_of_kind(op->new_parent, op->new_name, moving->other_kind);
+
+    if (inode_exchange(&op->fs->inodes, &a, &b))
         return;
     notify_name(op->fs, op->inode, op->name);
     notify_name(op->fs, op->new_parent, op->new_name);
 }
 
-static int find_exchange(struct op *op)
+static int find_exchange(struct op *op, const struct kind **ret_other)
 {
     struct found found = {0};
     int r = find_kind(op);
@@ -661,6 +672,7 @@ static int find_exchange(struct op *op)
     content_unref(found.content);
     if (r < 0)
         return r;
+    *ret_other = found.kind;
     if (!op->kind->exchange || !found.kind->exchange)
         return -EINVAL;
     return op->kind->exchange == found.kind->exchange && stays_in_datacenter(op) ? 0 : -EXDEV;
@@ -668,14 +680,16 @@ static int find_exchange(struct op *op)
 
 static int run_exchange(struct op *op)
 {
+    const struct kind *other;
     int r;
 
     if (!op->state) {
-        r = find_exchange(op);
+        r = find_exchange(op, &other);
         if (r == 0)
             r = begin_rename(op);
         if (r < 0)
             return r;
+        ((struct moving *)op->state)->other_kind = other;
     }
     op->row = op->kind;
     r = op->kind->exchange(op, op->inode, op->name, op->new_parent, op->new_name);

@@ -41,7 +41,7 @@ def compare(agents, mount, steps):
     if not difference:
         return
     print(f"after {len(operations)} operations: {difference}")
-    if not replay:
+    if not replay or "CONSULFS_MODEL_SHRINK" in os.environ:
         operations = driver.shrink(new_world, operations, difference, int(os.environ.get("CONSULFS_MODEL_SHRINK", "120")))
     pytest.fail(f"{difference}\nseed {seed}; these operations fail:\n{driver.script(operations)}")
 

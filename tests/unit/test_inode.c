@@ -598,6 +598,9 @@ static void test_move_a_directory(void **state)
     inode_unref(&f->table, file);
 }
 
+#define FILE_AT(dir, child) ((struct inode_place){.parent = (dir), .name = (child), .only = &file_kind})
+#define DIR_AT(dir, child) ((struct inode_place){.parent = (dir), .name = (child)})
+
 static void test_move_detached(void **state)
 {
     struct fixture *f = *state;
@@ -606,13 +609,14 @@ static void test_move_detached(void **state)
     struct inode *v3 = get_in(f, from, "a", 3, "3", true), *other = get_in(f, from, "b", 1, "1", true);
 
     inode_detach(&f->table, other);
-    assert_false(inode_move_detached(&f->table, to, "a", from, "z"));      /* none there */
-    assert_false(inode_move_detached(&f->table, from, "ab", to, "z"));     /* nor here */
-    assert_false(inode_move_detached(&f->table, from, "b", from, "none")); /* one that the kernel does not know */
+    assert_false(inode_move_detached(&f->table, &FILE_AT(to, "a"), from, "z"));  /* none there */
+    assert_false(inode_move_detached(&f->table, &FILE_AT(from, "ab"), to, "z")); /* nor here */
+    assert_false(
+        inode_move_detached(&f->table, &FILE_AT(from, "b"), from, "none")); /* one that the kernel does not know */
     expect_path(f, other, &kv_kind, "from/none");
 
     inode_looked_up(&f->table, v1);
-    assert_true(inode_move_detached(&f->table, from, "a", to, "z"));
+    assert_true(inode_move_detached(&f->table, &FILE_AT(from, "a"), to, "z"));
     expect_path(f, v1, &kv_kind, "to/z");
     expect_path(f, v2, &kv_kind, "to/z");
     expect_path(f, v3, &kv_kind, "from/a"); /* the present one stays */
@@ -678,7 +682,7 @@ static void test_exchange(void **state)
     struct inode *from = get_dir(f, f->kv, "from"), *to = get_dir(f, f->kv, "to");
     struct inode *file = get_in(f, from, "a", 7, "v", true), *other = get_in(f, to, "b", 8, "w", true);
 
-    assert_true(inode_exchange(&f->table, from, "a", to, "b"));
+    assert_true(inode_exchange(&f->table, &FILE_AT(from, "a"), &FILE_AT(to, "b")));
     expect_present(f, from, "a", other);
     expect_present(f, to, "b", file);
     expect_path(f, file, &kv_kind, "to/b");
@@ -686,17 +690,17 @@ static void test_exchange(void **state)
     assert_int_equal(to->refs, 2);
 
     /* A directory and a file of the same directory. */
-    assert_true(inode_exchange(&f->table, f->kv, "from", f->kv, "to"));
+    assert_true(inode_exchange(&f->table, &DIR_AT(f->kv, "from"), &DIR_AT(f->kv, "to")));
     expect_path(f, file, &kv_kind, "from/b");
 
     /* Where one is not known the other moves all the same; the kernel is to ask. */
-    assert_false(inode_exchange(&f->table, to, "b", to, "c"));
+    assert_false(inode_exchange(&f->table, &FILE_AT(to, "b"), &FILE_AT(to, "c")));
     expect_present(f, to, "b", NULL);
     expect_present(f, to, "c", file);
     /* An older version goes along. */
     inode_looked_up(&f->table, file);
     assert_true(inode_detach(&f->table, file));
-    assert_false(inode_exchange(&f->table, to, "c", from, "a"));
+    assert_false(inode_exchange(&f->table, &FILE_AT(to, "c"), &FILE_AT(from, "a")));
     assert_false(file->current);
     expect_path(f, file, &kv_kind, "to/a");
     expect_present(f, to, "c", other);
@@ -705,6 +709,37 @@ static void test_exchange(void **state)
     inode_unref(&f->table, file);
     inode_unref(&f->table, from);
     inode_unref(&f->table, to);
+}
+
+/* Where a directory was, which had other keys, there is a file now: what was below it is not that file's. */
+static void test_what_was_below_stays(void **state)
+{
+    struct fixture *f = *state;
+    struct inode *dir = get_dir(f, f->kv, "a"), *below = get_in(f, dir, "f", 7, "v", true);
+    struct inode *other = get_in(f, f->kv, "b", 8, "w", true), *file;
+
+    inode_looked_up(&f->table, dir);
+    /* The directory's inode still is the name's, as nobody has looked. */
+    assert_false(inode_exchange(&f->table, &FILE_AT(f->kv, "a"), &FILE_AT(f->kv, "b")));
+    expect_path(f, below, &kv_kind, "a/f");
+    expect_present(f, f->kv, "a", other);
+    expect_present(f, f->kv, "b", NULL);
+    assert_false(dir->current);
+
+    file = get_in(f, f->kv, "b", 9, "x", true);
+    assert_false(inode_exchange(&f->table, &FILE_AT(f->kv, "a"), &FILE_AT(f->kv, "b")));
+    expect_path(f, below, &kv_kind, "a/f");
+    expect_present(f, f->kv, "a", file);
+    assert_false(inode_move_detached(&f->table, &FILE_AT(f->kv, "a"), f->kv, "c"));
+    expect_path(f, below, &kv_kind, "a/f");
+    assert_true(inode_move_detached(&f->table, &DIR_AT(f->kv, "a"), f->kv, "c"));
+    expect_path(f, below, &kv_kind, "c/f");
+
+    inode_forget(&f->table, dir, 1);
+    inode_unref(&f->table, dir);
+    inode_unref(&f->table, below);
+    inode_unref(&f->table, other);
+    inode_unref(&f->table, file);
 }
 
 static void test_a_change_while_storing(void **state)
@@ -850,6 +885,7 @@ int main(void)
         CASE(test_move_a_directory),
         CASE(test_move_detached),
         CASE(test_exchange),
+        CASE(test_what_was_below_stays),
         CASE(test_a_change_while_storing),
         CASE(test_resting),
         CASE(test_threads),

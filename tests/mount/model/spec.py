@@ -299,7 +299,7 @@ class Kv:
         if 3 * len(moves) > OPERATIONS:
             fail(EXDEV)
         self._unlinked(mount, new_key)
-        self._move(moves, mount)
+        self._move(moves, mount, {key: new_key})
 
     def _exchange(self, mount, key, kind, other, other_kind):
         here, there = self._all_of(key, kind), self._all_of(other, other_kind)
@@ -308,16 +308,23 @@ class Kv:
         here_below, there_below = {old[len(key) :] for old in here}, {old[len(other) :] for old in there}
         if 2 * len(here_below & there_below) + 3 * len(here_below ^ there_below) > OPERATIONS:
             fail(EXDEV)
-        self._move(moves, mount)
+        dirs = {key: other} if kind == "dir" else {}
+        self._move(moves, mount, dirs | ({other: key} if other_kind == "dir" else {}))
 
     def _all_of(self, key, kind):
         """The keys that a name stands for: a directory's are those below it, and its own value."""
         return ([key] if key in self.keys else []) + (self.below(key + "/") if kind == "dir" else [])
 
-    def _move(self, moves, mount):
-        """All at once. Who has a file open goes along, with what it has of it."""
+    def _move(self, moves, mount, dirs={}):
+        """All at once. Who has a file open goes along, with what it has of it; also if its key is gone by now."""
         if "" in moves.values():
             fail(EINVAL)  # no key is empty
+        gone = [
+            (handle, new + handle.key[len(old) :])
+            for handle in self.handles.values()
+            for old, new in dirs.items()
+            if handle.mount == mount and handle.key not in self.keys and (handle.key + "/").startswith(old + "/")
+        ]
         entries = {old: self.keys.pop(old) for old in moves}
         for old, new in moves.items():
             entry = entries[old]
@@ -330,6 +337,8 @@ class Kv:
                 handle.key = new
             for handle in current:
                 handle.entry = stored
+        for handle, new in gone:
+            handle.key = new
 
     # Open files. What is written is stored whole: by the write that looks like all of it, by fsync() and by close().
 
