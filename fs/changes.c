@@ -133,15 +133,23 @@ void changes_above(struct fs *fs, struct inode *dir)
     struct inode *at = inode_ref(table, dir);
 
     while (at && at != fs->root) {
-        struct inode *parent;
+        struct inode *parent, *now = NULL;
+        char *name;
 
         check_inode(fs, at, false);
         pthread_mutex_lock(&table->lock);
         parent = at->parent;
+        name = parent ? strdup(at->name) : NULL;
         if (parent)
             parent->refs++;
         pthread_mutex_unlock(&table->lock);
+        if (name)
+            now = inode_peek(table, parent, name);
+        if (now && now != at)
+            check_inode(fs, now, false);
+        inode_unref(table, now);
         inode_unref(table, at);
+        free(name);
         at = parent;
     }
     inode_unref(table, at);

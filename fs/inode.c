@@ -516,6 +516,15 @@ bool inode_is_held_as_other(struct inode_table *table, struct inode *parent, con
     return other;
 }
 
+bool inode_is_reached(struct inode_table *table, const struct inode *inode)
+{
+    pthread_mutex_lock(&table->lock);
+    while (inode && inode->current)
+        inode = inode->parent;
+    pthread_mutex_unlock(&table->lock);
+    return !inode;
+}
+
 bool inode_is_below(struct inode_table *table, const struct inode *inode, const struct kind *top, char **ret_name)
 {
     const struct inode *i;

@@ -164,6 +164,8 @@ struct content *inode_content(struct inode_table *table, struct inode *inode);
 char *inode_path_below(struct inode_table *table, const struct inode *inode, const struct kind *top);
 /* The path of `name` in `dir` from the directory `top`, the caller's. NULL: `top` is not above it, or no memory. */
 char *inode_path_from(struct inode_table *table, const struct inode *dir, const struct inode *top, const char *name);
+/* False: its name, or one above, stands for another inode now, so that no path leads to it. */
+bool inode_is_reached(struct inode_table *table, const struct inode *inode);
 /* Whether the inode is of this kind or below an inode of it; *ret_name (may be NULL) is then that ancestor's name. */
 bool inode_is_below(struct inode_table *table, const struct inode *inode, const struct kind *top, char **ret_name);
 

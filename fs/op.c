@@ -9,6 +9,7 @@
 #include "announce.h"
 #include "handle.h"
 #include "name.h"
+#include "notify.h"
 #include "tree.h"
 
 #include <assert.h>
@@ -79,6 +80,9 @@ static void end_own(struct op *op, bool succeeded)
         struct op_place *place = &op->own[--op->own_n];
 
         own_end(&op->fs->own, &op->fs->inodes, place->dir, place->name, succeeded);
+        /* What was done in a directory that somebody replaced can bring it back. */
+        if (succeeded && !inode_is_reached(&op->fs->inodes, place->dir))
+            notify_look(op->fs, place->dir);
         inode_unref(&op->fs->inodes, place->dir);
         free(place->name);
     }

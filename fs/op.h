@@ -63,6 +63,7 @@ struct op {
     unsigned patience_ms; /* not 0: reading gives up (-ETIMEDOUT) after so long, and the operation goes on */
     bool gave_up;
     bool stored_done; /* the node kind's store has succeeded */
+    bool looked;      /* at what is above, if no path led to it any more */
     /* A rename that does not fit a transaction: what has been asked for, what is moved and what it replaces. */
     unsigned rename_step;
     struct consul_kv_entry *moving, *replaced; /* counted */

@@ -487,6 +487,15 @@ int store(struct op *op)
         if (r < 0)
             return r;
     }
+    /* It may have brought back a directory that somebody replaced by a file: the kernel is to know first. */
+    if (!op->looked) {
+        op->looked = true;
+        if (!inode_is_reached(&op->fs->inodes, op->new_parent)) {
+            notify_look(op->fs, op->new_parent);
+            if (notify_wait(op->fs, op) == -EINPROGRESS)
+                return -EINPROGRESS;
+        }
+    }
     op->cleanup = NULL;
     end_store(op);
     return 0;
