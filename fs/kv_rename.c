@@ -3,6 +3,8 @@
 
 #include "content.h"
 #include "handle.h"
+#include "name.h"
+#include "notify.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -338,9 +340,16 @@ static void follow(struct op *op, struct inode *inode, struct handle *handle)
 static void follow_name(struct op *op, struct inode *dir, const char *name)
 {
     struct inode *inode = inode_peek(&op->fs->inodes, dir, name);
+    struct content *content = NULL;
 
-    if (inode)
+    if (inode) {
         follow(op, inode, NULL);
+        content = inode_content(&op->fs->inodes, inode);
+    }
+    /* The kernel has a file there, and what it holds is a directory's marker by now. */
+    if (content && content->len == 0 && strcmp(name, NAME_KV_EMPTY) == 0)
+        notify_name(op->fs, dir, name);
+    content_unref(content);
     inode_unref(&op->fs->inodes, inode);
 }
 
