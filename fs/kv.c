@@ -42,6 +42,7 @@ const struct kind kind_kv_file = {
     .list = list_nothing,
     .check = kv_check,
     .store = kv_store,
+    .vanishes = kv_vanishes,
     .store_ended = kv_end_turn,
     .may_create = kv_may_create,
     .create_exclusive = kv_create_exclusive,

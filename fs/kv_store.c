@@ -197,10 +197,18 @@ static int begin_set(struct op *op, struct inode *dir, const char *name, const c
 {
     const struct consul_kv_entry *old = op->handle->content ? op->handle->content->entry : NULL;
     struct consul_kv_op kv = {.verb = CONSUL_KV_SET, .key = key, .value = data, .value_len = len};
+    struct kv_place marker = {0};
     int r;
 
+    if (!old && strcmp(name, NAME_KV_EMPTY) == 0) { /* the file is new, and its key may be there with flags */
+        r = find_marker(op, key, &marker);
+        if (r < 0 && r != -ENOENT)
+            return r;
+        if (r == 0)
+            kv.flags = marker.entry->flags;
+    }
     op->before = old ? old->modify_index : 0;
-    kv.flags = flags_of(op, old ? old->flags : 0);
+    kv.flags = flags_of(op, old ? old->flags : kv.flags);
     if (!op->handle->replaces) { /* it was read before: nobody may have changed it */
         kv.verb = CONSUL_KV_CAS;
         kv.index = old ? old->modify_index : 0;
@@ -234,13 +242,19 @@ int kv_store(struct op *op, struct inode *dir, const char *name, const char *dat
         return -EIO; /* since the first attempt */
     r = kv_key_of_file(op, dir, name, &key);
     if (r < 0)
-        return r;
+        return r == -EINVAL ? -ESTALE : r; /* it had one, and was moved to where none can be */
     if (op->stage > 0)
         r = ask_again(op, key);
     if (r == 0)
         r = append ? begin_append(op, dir, name, key, data, len) : begin_set(op, dir, name, key, data, len);
     free(key);
     return r;
+}
+
+/* A directory's marker is no file as long as it is empty. */
+bool kv_vanishes(const struct op *op, const char *name)
+{
+    return op->stored && op->stored->value_len == 0 && strcmp(name, NAME_KV_EMPTY) == 0;
 }
 
 int kv_begin_on_key(struct op *op, struct inode *dir, const char *name, enum consul_kv_verb verb)

@@ -452,6 +452,21 @@ static int reread(struct op *op)
     return r == -EINPROGRESS ? r : 0; /* it is stored, whatever we can see of it */
 }
 
+/* By what was stored names stand for something else than the kernel has there; it is told. */
+static bool has_changed_names(struct op *op)
+{
+    const struct kind *kind = op->handle->inode->kind;
+    bool vanished = kind->vanishes && kind->vanishes(op, op->new_name);
+    /* It may have brought back a directory that somebody replaced by a file. */
+    bool revived = !inode_is_reached(&op->fs->inodes, op->new_parent);
+
+    if (vanished)
+        notify_name(op->fs, op->new_parent, op->new_name);
+    if (revived)
+        notify_look(op->fs, op->new_parent);
+    return vanished || revived;
+}
+
 /* Stores what the handle holds, if anything. 0 when that is done. */
 int store(struct op *op)
 {
@@ -487,14 +502,10 @@ int store(struct op *op)
         if (r < 0)
             return r;
     }
-    /* It may have brought back a directory that somebody replaced by a file: the kernel is to know first. */
     if (!op->looked) {
         op->looked = true;
-        if (!inode_is_reached(&op->fs->inodes, op->new_parent)) {
-            notify_look(op->fs, op->new_parent);
-            if (notify_wait(op->fs, op) == -EINPROGRESS)
-                return -EINPROGRESS;
-        }
+        if (has_changed_names(op) && notify_wait(op->fs, op) == -EINPROGRESS)
+            return -EINPROGRESS;
     }
     op->cleanup = NULL;
     end_store(op);

@@ -388,7 +388,10 @@ class Kv:
             return
         handle.dirty = False
         before = self.keys.get(handle.key)
-        if handle.append and not handle.rewrites:  # nobody's bytes are lost, so there is no conflict
+        if not handle.key:  # it was moved to where no key can be
+            handle.refused = True
+            fail(ESTALE)
+        elif handle.append and not handle.rewrites:  # nobody's bytes are lost, so there is no conflict
             stored = self.put(handle.key, (before.value if before else b"") + handle.data)
         elif before is None or before.version != handle.entry.version:
             handle.refused = True  # somebody was faster; nothing is stored
