@@ -33,15 +33,14 @@ static bool is_underway(struct inode *inode)
 /* Whether the inode stands for what is there now, `found`. */
 static enum verdict compare(struct fs *fs, struct inode *inode, const struct found *found)
 {
-    bool stands;
+    bool stands, gone = inode->kind != found->kind;
 
-    if (inode->kind != found->kind)
-        return CHANGED;
     pthread_mutex_lock(&fs->inodes.lock);
-    stands = is_underway(inode) || !inode->current || !found->content || same_version(inode, found->content);
+    stands =
+        is_underway(inode) || (!gone && (!inode->current || !found->content || same_version(inode, found->content)));
     pthread_mutex_unlock(&fs->inodes.lock);
-    if (stands)
-        return STANDS;
+    if (stands || gone)
+        return stands ? STANDS : CHANGED;
     return inode_take_same_bytes(&fs->inodes, inode, found->kind, found->content, found->content->mtime_ns) ? SAME
                                                                                                             : CHANGED;
 }
