@@ -115,9 +115,9 @@ static void begin_set(fuse_req_t req, fuse_ino_t ino, const char *name, const ch
     struct fs *fs = fs_of(req);
     struct op *op;
 
-    if (!inode_of(fs, ino)->kind->set_attribute) {
+    if (!inode_of(fs, ino)->kind->set_attribute || fs->options->read_only) {
         fs_count(fs, COUNT_XATTR);
-        fuse_reply_err(req, value ? EOPNOTSUPP : ENODATA);
+        fuse_reply_err(req, fs->options->read_only ? EROFS : value ? EOPNOTSUPP : ENODATA);
         return;
     }
     op = begin(req, COUNT_XATTR, ino, name, run_setxattr);
