@@ -153,6 +153,8 @@ int cache_get(struct cache *cache, const char *path, enum consul_format format, 
         if (max > resource->max) {
             resource->max = max;
             resource->too_big_until_ns = 0;
+            if (resource->error == -EFBIG) /* which nobody has found out for this maximum */
+                resource->error = 0;
         }
         goto out;
     }
