@@ -15,6 +15,12 @@ static void reply_value(fuse_req_t req, const char *value, size_t len, size_t si
         fuse_reply_buf(req, value, len);
 }
 
+/*
+ * ls -l asks each file for its ACL and its SELinux label, which no file can have here: told so, it asks one of them,
+ * while of what is merely absent there could be some on the next.
+ */
+static bool may_be(const char *name) { return strncmp(name, "user.", 5) == 0; }
+
 /* From what the kernel has of the inode: nobody is asked. The kernel itself asks for security.capability often. */
 void on_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
 {
@@ -22,10 +28,10 @@ void on_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
     struct inode *inode = inode_of(fs, ino);
     char value[ATTRIBUTE_SIZE];
     struct content *content;
-    int len = -ENODATA;
+    int len = may_be(name) ? -ENODATA : -EOPNOTSUPP;
 
     fs_count(fs, COUNT_XATTR);
-    if (inode->kind->get_attribute) {
+    if (len == -ENODATA && inode->kind->get_attribute) {
         content = inode_content(&fs->inodes, inode);
         len = inode->kind->get_attribute(content, name, value);
         content_unref(content);
