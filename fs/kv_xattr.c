@@ -90,6 +90,7 @@ static int begin(struct op *op, struct inode *dir, const char *name, enum consul
         return r;
     if (!place.entry)
         return -EISDIR;
+    op->before = place.entry->modify_index;
     if (verb != CONSUL_KV_CAS)
         ops[n++] = (struct consul_kv_op){
             .verb = CONSUL_KV_CHECK_INDEX, .key = consul_kv_key(place.entry), .index = place.entry->modify_index};

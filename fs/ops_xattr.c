@@ -62,27 +62,28 @@ void on_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
     reply_value(req, names, len, size);
 }
 
-/* The inode has it now, and who writes to that version goes on from there: the value is the same. */
+/*
+ * The inode has it now, and who writes to the version before goes on from there: the value is the same. What the inode
+ * had does not tell which that was: its watch may have brought it what was stored, before the answer came to us.
+ */
 static void take_stored(struct op *op)
 {
     struct inode_table *table = &op->fs->inodes;
-    struct content *content = op->stored ? content_of_entry(op->stored) : NULL, *before;
+    struct content *content = op->stored ? content_of_entry(op->stored) : NULL;
     struct handle **handles;
     size_t n;
 
     if (!content)
         return;
-    before = inode_content(table, op->inode);
     inode_set_content(table, op->inode, content, op->inode->mtime_ns);
-    if (before && handle_all(op->fs, &handles, &n) == 0) {
+    if (handle_all(op->fs, &handles, &n) == 0) {
         for (size_t i = 0; i < n; i++) {
-            if (handles[i]->inode == op->inode && handle_has_version(handles[i], before->version))
+            if (handles[i]->inode == op->inode && handle_has_version(handles[i], op->before))
                 handle_set_content(handles[i], content);
             handle_unref(handles[i]);
         }
         free(handles);
     }
-    content_unref(before);
     content_unref(content);
 }
 
