@@ -105,7 +105,7 @@ struct fs {
      * bytes are known when it is looked up, and what has none to know then is left out of the tree. Constant once
      * FUSE_INIT is answered.
      */
-    bool no_open;
+    atomic_bool no_open;
     uint64_t mounted_ns; /* CLOCK_REALTIME */
     _Atomic uint64_t counters[COUNTERS];
     atomic_uint_fast64_t opened; /* see poll_new_id() */

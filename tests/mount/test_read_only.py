@@ -145,6 +145,22 @@ def test_poll(mnt, agent):
         os.close(fd)
 
 
+def test_a_descriptor_that_polls_again_and_again(mnt, agent):
+    """Nobody knows that it is the same one, nor that others are closed."""
+    agent.kv_set("d/a", b"1")
+    for _ in range(2):
+        with opened(mnt / "kv/d/a", os.O_RDONLY) as fd:
+            poll = select.poll()
+            poll.register(fd, select.POLLPRI)
+            for _ in range(700):
+                assert poll.poll(1) == []
+    with opened(mnt / "kv/d/a", os.O_RDONLY) as fd:
+        poll = select.poll()
+        poll.register(fd, select.POLLPRI)
+        agent.kv_set("d/a", b"2")
+        assert poll.poll(20_000)
+
+
 # What is in it
 
 
