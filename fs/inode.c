@@ -764,6 +764,16 @@ void inode_reindex(struct inode_table *table, struct inode *inode, uint64_t befo
     content_unref(old[1]);
 }
 
+uint64_t inode_mtime_ns(struct inode_table *table, const struct inode *inode)
+{
+    uint64_t mtime_ns;
+
+    pthread_mutex_lock(&table->lock);
+    mtime_ns = inode->mtime_ns;
+    pthread_mutex_unlock(&table->lock);
+    return mtime_ns;
+}
+
 struct content *inode_content(struct inode_table *table, struct inode *inode)
 {
     struct content *content;

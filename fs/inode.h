@@ -145,6 +145,7 @@ int inode_all_below(struct inode_table *table, const struct inode *dir, struct i
 void inode_set_content(struct inode_table *table, struct inode *inode, struct content *content, uint64_t mtime_ns);
 /* The same bytes are at another version than `before`: for this inode, and the one that its name stands for. */
 void inode_reindex(struct inode_table *table, struct inode *inode, uint64_t before, struct content *content);
+uint64_t inode_mtime_ns(struct inode_table *table, const struct inode *inode);
 /* The bytes as they are now, counted, or NULL. */
 struct content *inode_content(struct inode_table *table, struct inode *inode);
 

@@ -624,7 +624,7 @@ static int moved(struct op *op)
     unlink_open(op, op->new_parent, op->new_name, inode);
     if (inode) {
         if (content)
-            inode_set_content(table, inode, content, inode->mtime_ns);
+            inode_set_content(table, inode, content, inode_mtime_ns(table, inode));
         r = inode_move(table, inode, op->new_parent, op->new_name);
     }
     content_unref(content);

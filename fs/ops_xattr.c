@@ -75,7 +75,7 @@ static void take_stored(struct op *op)
 
     if (!content)
         return;
-    inode_set_content(table, op->inode, content, op->inode->mtime_ns);
+    inode_set_content(table, op->inode, content, inode_mtime_ns(table, op->inode));
     if (handle_all(op->fs, &handles, &n) == 0) {
         for (size_t i = 0; i < n; i++) {
             if (handles[i]->inode == op->inode && handle_has_version(handles[i], op->before))
