@@ -16,10 +16,13 @@ static void reply_value(fuse_req_t req, const char *value, size_t len, size_t si
 }
 
 /*
- * ls -l asks each file for its ACL and its SELinux label, which no file can have here: told so, it asks one of them,
- * while of what is merely absent there could be some on the next.
+ * What no file here can have. "Not supported" is for the whole file system: ls -l and cp -p then don't ask for it again
+ * at each file. The kernel's own question for security.capability gets the ordinary answer.
  */
-static bool may_be(const char *name) { return strncmp(name, "user.", 5) == 0; }
+static bool is_unsupported(const char *name)
+{
+    return strcmp(name, "security.selinux") == 0 || strncmp(name, "system.posix_acl_", 17) == 0;
+}
 
 /* From what the kernel has of the inode: nobody is asked. The kernel itself asks for security.capability often. */
 void on_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
@@ -28,7 +31,7 @@ void on_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
     struct inode *inode = inode_of(fs, ino);
     char value[ATTRIBUTE_SIZE];
     struct content *content;
-    int len = may_be(name) ? -ENODATA : -EOPNOTSUPP;
+    int len = is_unsupported(name) ? -EOPNOTSUPP : -ENODATA;
 
     fs_count(fs, COUNT_XATTR);
     if (len == -ENODATA && inode->kind->get_attribute) {

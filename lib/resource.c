@@ -153,7 +153,7 @@ int cache_get(struct cache *cache, const char *path, enum consul_format format, 
         if (max > resource->max) {
             resource->max = max;
             resource->too_big_until_ns = 0;
-            if (resource->error == -EFBIG) /* which nobody has found out for this maximum */
+            if (resource->error == -EFBIG) /* also for somebody who began before it was found to be that */
                 resource->error = 0;
         }
         goto out;

@@ -92,7 +92,7 @@ def test_what_no_file_can_have_is_asked_for_once(mount, agent):
     store(agent, "d", 200, b"value\n")
     mnt = mount(agent)
     assert cost_of(mnt, "ls -l kv/d")["upcalls.xattr"] <= FEW
-    for name in ("security.selinux", "system.posix_acl_access", "trusted.any"):
+    for name in ("security.selinux", "system.posix_acl_access"):
         with pytest.raises(OSError, match="not supported"):
             os.getxattr(mnt / "kv/d/key00000", name)
     with pytest.raises(OSError, match="No data"):
