@@ -100,7 +100,13 @@ struct fs {
     void (*on_usable)(struct fs *fs); /* called once the kernel has accepted the mount */
     atomic_bool left_out_logged;
     atomic_bool init_answered; /* device.c */
-    uint64_t mounted_ns;       /* CLOCK_REALTIME */
+    /*
+     * Mounted read-only: the kernel opens files without asking, and nobody hears of a descriptor any more. So a file's
+     * bytes are known when it is looked up, and what has none to know then is left out of the tree. Constant once
+     * FUSE_INIT is answered.
+     */
+    atomic_bool no_open;
+    uint64_t mounted_ns; /* CLOCK_REALTIME */
     _Atomic uint64_t counters[COUNTERS];
     atomic_uint_fast64_t opened; /* see poll_new_id() */
     atomic_uint ops;             /* operations that exist now */

@@ -384,8 +384,10 @@ struct inode *inode_get(struct inode_table *table, struct inode *parent, const c
         inode->refs++;
         *ret_new = false;
     } else {
-        if (inode)
+        if (inode) {
+            inode->superseded = true;
             detach(table, inode);
+        }
         inode = alloc(table, kind, parent, name);
         if (inode) {
             inode->content = content ? content_ref(content) : NULL;

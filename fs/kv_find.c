@@ -408,7 +408,8 @@ static struct consul_resource *watched_place(struct op *op, struct inode *inode,
     *ret_superseded = inode->superseded && inode->refused_pid != op->pid;
     if (*ret_superseded)
         inode->refused_pid = op->pid;
-    if (inode->rests_on && inode->parent && inode->storing == 0 && (*ret_name = strdup(inode->name))) {
+    if (!inode->superseded && inode->rests_on && inode->parent && inode->storing == 0 &&
+        (*ret_name = strdup(inode->name))) {
         resource = consul_resource_ref(inode->rests_on);
         dir = inode->parent;
         dir->refs++;

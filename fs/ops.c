@@ -51,6 +51,16 @@ struct inode *inode_of(struct fs *fs, fuse_ino_t ino)
     return ino == FUSE_ROOT_ID ? fs->root : (struct inode *)(uintptr_t)ino;
 }
 
+/*
+ * The kernel refuses these on a read-only mount; but `mount -o remount,rw` asks nobody, and what would be written then
+ * could not be stored: no descriptor has a handle.
+ */
+static bool changes_something(enum counter counter)
+{
+    return counter == COUNT_SETATTR || counter == COUNT_CREATE || counter == COUNT_UNLINK || counter == COUNT_MKDIR ||
+           counter == COUNT_RMDIR || counter == COUNT_RENAME;
+}
+
 struct op *begin(fuse_req_t req, enum counter counter, fuse_ino_t ino, const char *name, op_run_fn *run)
 {
     struct fs *fs = fs_of(req);
@@ -58,8 +68,13 @@ struct op *begin(fuse_req_t req, enum counter counter, fuse_ino_t ino, const cha
 
     op = op_new(fs, req, inode_of(fs, ino), name, run);
     fs_count(fs, op && op->quiet ? COUNT_ANNOUNCING : counter);
-    if (!op)
+    if (!op) {
         fuse_reply_err(req, ENOMEM);
+    } else if (fs->options->read_only && changes_something(counter)) {
+        fuse_reply_err(req, EROFS);
+        op_free(op);
+        op = NULL;
+    }
     return op;
 }
 
@@ -93,11 +108,13 @@ void fill_attr(struct fs *fs, struct inode *inode, pid_t pid, struct stat *attr)
     const struct kind *kind = inode->kind;
     struct handle *writer = NULL;
     uint64_t mtime_ns;
+    bool known;
 
     memset(attr, 0, sizeof(*attr));
     pthread_mutex_lock(&fs->inodes.lock);
     mtime_ns = inode->mtime_ns ? inode->mtime_ns : fs->mounted_ns;
-    attr->st_size = inode->content ? (off_t)inode->content->len : 0;
+    known = inode->content != NULL;
+    attr->st_size = known ? (off_t)inode->content->len : 0;
     attr->st_nlink = inode->current ? 1 : 0;
     if (inode->writer)
         writer = handle_ref(inode->writer);
@@ -114,6 +131,8 @@ void fill_attr(struct fs *fs, struct inode *inode, pid_t pid, struct stat *attr)
         attr->st_size = (off_t)handle_stream_size(fs, inode, pid);
     attr->st_ino = inode->number;
     attr->st_mode = mode_of(fs, kind);
+    if (fs->no_open && S_ISREG(kind->mode) && !known) /* open() is not there to refuse it */
+        attr->st_mode &= ~(mode_t)0777;
     attr->st_uid = fs->options->uid;
     attr->st_gid = fs->options->gid;
     attr->st_blksize = kind->block_size ? kind->block_size : 4096;
@@ -197,7 +216,7 @@ struct inode *inode_of_found(struct op *op, const char *name, const struct found
 
     inode = inode_get(table, op->inode, name, found->kind, found->content,
                       found->content ? found->content->mtime_ns : found->mtime_ns, &new);
-    if (old && inode && new) {
+    if (old && inode && new && !(found->kind->flags & KIND_DIRECT)) {
         notify_pollers(op->fs, old);
         announce_gone(op->fs, old);
     }
@@ -276,12 +295,26 @@ static void on_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 
 static int run_getattr(struct op *op) { return reply_attr(op, op->inode); }
 
+/* It is there, but it has no bytes: it can only be written to, or Consul denies what is in it. */
+static bool is_unreadable(struct fs *fs, struct inode *inode)
+{
+    struct content *content = inode_content(&fs->inodes, inode);
+
+    content_unref(content);
+    return !content && S_ISREG(inode->kind->mode);
+}
+
 static void on_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
     struct op *op;
 
-    (void)fi;
     announced_getattr(req, ino);
+    /* With the descriptor it is asked by read(), which says what open() could not: it is not an empty file. */
+    if (fi && fs_of(req)->no_open && is_unreadable(fs_of(req), inode_of(fs_of(req), ino))) {
+        fs_count(fs_of(req), COUNT_GETATTR);
+        fuse_reply_err(req, EACCES);
+        return;
+    }
     op = begin(req, COUNT_GETATTR, ino, NULL, run_getattr);
     if (op)
         op_start(op);
@@ -387,6 +420,9 @@ static void on_init(void *arg, struct fuse_conn_info *conn)
 
     /* An inode is one version: its pages need no checking. */
     conn->want &= ~(unsigned)FUSE_CAP_AUTO_INVAL_DATA;
+    /* ls -l reads all names before it looks at the first file: what the kernel was not told with the names it would ask
+     * for one by one. */
+    conn->want &= ~(unsigned)FUSE_CAP_READDIRPLUS_AUTO;
     /* A lookup that is parked must not keep others out of its directory (see device.h). */
     conn->want |= conn->capable & FUSE_CAP_PARALLEL_DIROPS;
     /*
@@ -396,6 +432,7 @@ static void on_init(void *arg, struct fuse_conn_info *conn)
     conn->want |= conn->capable & (FUSE_CAP_FLOCK_LOCKS | FUSE_CAP_POSIX_LOCKS);
     if (fs->options->read_only)
         conn->want &= ~(unsigned)FUSE_CAP_POSIX_LOCKS;
+    fs->no_open = fs->options->read_only && conn->capable & FUSE_CAP_NO_OPEN_SUPPORT;
     if (fs->on_usable)
         fs->on_usable(fs);
 }

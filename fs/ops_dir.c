@@ -69,6 +69,12 @@ void dir_handle_free_all(struct fs *fs)
         dir_handle_free(fs, fs->dirs);
 }
 
+/*
+ * Never ENOSYS, on which the kernel would open directories by itself, and keep their listings in its page cache: all of
+ * them, also those that nothing watches. Nor could it be told reliably that a listing has changed: what a reader puts
+ * there may come from a reply that was on its way when the pages were invalidated, and a name that is new to the kernel
+ * does not count as a change of its directory. And without a handle a listing has no place between two reads of it.
+ */
 void on_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
     struct dir_handle *dh = calloc(1, sizeof(*dh));
@@ -204,9 +210,9 @@ static void fill_nameless(const struct found *found, uint64_t number, struct sta
 }
 
 /* Is there enough to tell the kernel the whole inode? */
-static bool is_known(const struct found *found)
+static bool is_known(const struct fs *fs, const struct found *found)
 {
-    return S_ISDIR(found->kind->mode) || found->content || found->kind->flags & KIND_DIRECT;
+    return S_ISDIR(found->kind->mode) || found->content || (found->kind->flags & KIND_DIRECT && !fs->no_open);
 }
 
 struct chunk {
@@ -260,7 +266,7 @@ static bool add_listed(struct chunk *chunk, struct listed *listed, double timeou
     bool fits;
 
     /* One that stands for an older version is left to the notification, which tells its watchers, too. */
-    if (chunk->plus && is_known(found) &&
+    if (chunk->plus && is_known(op->fs, found) &&
         !inode_is_held_as_other(table, op->inode, listed->name, found->kind, found->content)) {
         inode = inode_of_found(op, listed->name, found);
         if (inode && binding)

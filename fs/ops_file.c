@@ -219,6 +219,8 @@ static int run_open(struct op *op)
         if (r < 0)
             return r;
     }
+    if ((op->flags & O_ACCMODE) != O_RDONLY && op->fs->options->read_only)
+        return -EROFS;
     if ((op->flags & O_ACCMODE) != O_RDONLY)
         return inode->kind->spool ? open_spool(op) : open_for_writing(op);
     if (inode->kind->stream)
@@ -248,8 +250,14 @@ static int run_open(struct op *op)
 
 void on_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-    struct op *op = begin(req, COUNT_OPEN, ino, NULL, run_open);
+    struct op *op;
 
+    if (fs_of(req)->no_open) { /* it asks once */
+        fs_count(fs_of(req), COUNT_OPEN);
+        fuse_reply_err(req, ENOSYS);
+        return;
+    }
+    op = begin(req, COUNT_OPEN, ino, NULL, run_open);
     if (!op)
         return;
     op->flags = (unsigned)fi->flags;
@@ -594,7 +602,10 @@ void on_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off
     struct op *op;
     int r;
 
-    r = !handle || !handle_writes(handle) ? -EBADF : lock_is_good(fs, fi->fh) ? 0 : -EIO;
+    if (fs->options->read_only)
+        r = -EROFS; /* see changes_something() */
+    else
+        r = !handle || !handle_writes(handle) ? -EBADF : lock_is_good(fs, fi->fh) ? 0 : -EIO;
     if (r == 0 && handle->spool) {
         fs_count(fs, COUNT_WRITE);
         r = spool_write(handle->spool, data, size, (uint64_t)offset);
@@ -706,7 +717,10 @@ void on_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
     struct handle *handle = handle_of(fi);
 
-    if (handle && handle_writes(handle)) {
+    if (fs_of(req)->no_open) { /* likewise */
+        fs_count(fs_of(req), COUNT_FLUSH);
+        fuse_reply_err(req, ENOSYS);
+    } else if (handle && handle_writes(handle)) {
         begin_flush(req, COUNT_FLUSH, ino, fi, handle->spool ? run_send : run_close);
     } else {
         lock_flushed(fs_of(req), inode_of(fs_of(req), ino), fi->fh, fi->lock_owner);

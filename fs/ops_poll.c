@@ -1,6 +1,7 @@
 /* The POLL upcall; see pollers.h. */
 #include "ops.h"
 
+#include "notify.h"
 #include "pollers.h"
 
 #include <poll.h>
@@ -23,12 +24,15 @@ void on_poll(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct f
     unsigned events = POLLIN | POLLOUT | POLLRDNORM | POLLWRNORM;
     struct fs *fs = fs_of(req);
     struct inode *inode = inode_of(fs, ino);
+    int r = ph ? poll_add(fs, inode, fi->fh, ph) : 0;
 
     fs_count(fs, COUNT_POLL);
-    if (ph && poll_add(fs, inode, fi->fh, ph) < 0) {
+    if (r < 0) {
         fuse_reply_err(req, ENOMEM);
         return;
     }
+    if (r > 0)
+        notify_pollers(fs, inode);
     if (is_outdated(fs, inode, handle_of(fi), fi->fh))
         events |= POLLPRI | POLLERR;
     fuse_reply_poll(req, events);

@@ -15,6 +15,15 @@ static void reply_value(fuse_req_t req, const char *value, size_t len, size_t si
         fuse_reply_buf(req, value, len);
 }
 
+/*
+ * What no file here can have. "Not supported" is for the whole file system: ls -l and cp -p then don't ask for it again
+ * at each file. The kernel's own question for security.capability gets the ordinary answer.
+ */
+static bool is_unsupported(const char *name)
+{
+    return strcmp(name, "security.selinux") == 0 || strncmp(name, "system.posix_acl_", 17) == 0;
+}
+
 /* From what the kernel has of the inode: nobody is asked. The kernel itself asks for security.capability often. */
 void on_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
 {
@@ -22,10 +31,10 @@ void on_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
     struct inode *inode = inode_of(fs, ino);
     char value[ATTRIBUTE_SIZE];
     struct content *content;
-    int len = -ENODATA;
+    int len = is_unsupported(name) ? -EOPNOTSUPP : -ENODATA;
 
     fs_count(fs, COUNT_XATTR);
-    if (inode->kind->get_attribute) {
+    if (len == -ENODATA && inode->kind->get_attribute) {
         content = inode_content(&fs->inodes, inode);
         len = inode->kind->get_attribute(content, name, value);
         content_unref(content);
@@ -56,7 +65,10 @@ void on_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
     reply_value(req, names, len, size);
 }
 
-/* The inode has it now, and who writes to that version goes on from there: the value is the same. */
+/*
+ * The inode has it now, and who writes to the version before goes on from there: the value is the same. What the inode
+ * had does not tell which that was: its watch may have brought it what was stored, before the answer came to us.
+ */
 static void take_stored(struct op *op)
 {
     struct inode_table *table = &op->fs->inodes;
@@ -113,9 +125,9 @@ static void begin_set(fuse_req_t req, fuse_ino_t ino, const char *name, const ch
     struct fs *fs = fs_of(req);
     struct op *op;
 
-    if (!inode_of(fs, ino)->kind->set_attribute) {
+    if (!inode_of(fs, ino)->kind->set_attribute || fs->options->read_only) {
         fs_count(fs, COUNT_XATTR);
-        fuse_reply_err(req, value ? EOPNOTSUPP : ENODATA);
+        fuse_reply_err(req, fs->options->read_only ? EROFS : value ? EOPNOTSUPP : ENODATA);
         return;
     }
     op = begin(req, COUNT_XATTR, ino, name, run_setxattr);

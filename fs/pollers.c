@@ -9,8 +9,15 @@
 struct poller {
     uint64_t fh;
     struct fuse_pollhandle *ph;
+    /* Of those without a number: how many there are from here on, and since when the last one waits. */
+    uint32_t n;
+    uint64_t since_ns;
     struct poller *next;
 };
+
+/* Who still waits comes again at the price of an upcall each: so not sooner, however many they are. */
+#define MANY 1024
+#define MANY_AFTER_NS 10000000000u
 
 #define GENERATION_BITS 24
 
@@ -28,6 +35,8 @@ bool poll_id_is_outdated(struct fs *fs, struct inode *inode, uint64_t fh)
 {
     uint64_t then = fh >> 1 & ((1u << GENERATION_BITS) - 1), now;
 
+    if (fh == 0)
+        return false;
     pthread_mutex_lock(&fs->inodes.lock);
     now = inode->generation & ((1u << GENERATION_BITS) - 1);
     pthread_mutex_unlock(&fs->inodes.lock);
@@ -52,6 +61,21 @@ static void poller_free(struct poller *poller)
     free(poller);
 }
 
+static int add_nameless(struct fs *fs, struct inode *inode, struct poller *poller)
+{
+    uint64_t now = consul_now_ns();
+    int many;
+
+    pthread_mutex_lock(&fs->inodes.lock);
+    poller->next = inode->pollers;
+    poller->n = poller->next ? poller->next->n + 1 : 1;
+    poller->since_ns = poller->next ? poller->next->since_ns : now;
+    inode->pollers = poller;
+    many = poller->n % MANY == 0 && now - poller->since_ns >= MANY_AFTER_NS;
+    pthread_mutex_unlock(&fs->inodes.lock);
+    return many;
+}
+
 int poll_add(struct fs *fs, struct inode *inode, uint64_t fh, struct fuse_pollhandle *ph)
 {
     struct poller *poller = malloc(sizeof(*poller)), **at, *old;
@@ -61,6 +85,8 @@ int poll_add(struct fs *fs, struct inode *inode, uint64_t fh, struct fuse_pollha
         return -ENOMEM;
     }
     *poller = (struct poller){.fh = fh, .ph = ph};
+    if (fh == 0)
+        return add_nameless(fs, inode, poller);
     pthread_mutex_lock(&fs->inodes.lock);
     at = find(inode, fh);
     old = *at;

@@ -35,12 +35,18 @@ const struct kind kind_root = {.name = "", .mode = S_IFDIR | 0755, .rows = root_
 
 static bool is_there_unread(const struct kind *row, int r);
 
+/* Bytes that come, or are made by a write, once a descriptor is open, on a mount that never hears of one. */
+static bool is_left_out(const struct fs *fs, const struct kind *row)
+{
+    return fs->no_open && (row->stream || (row->flags & KIND_DIRECT && row->store));
+}
+
 static int find_in_row(struct op *op, struct inode *dir, const struct kind *row, const char *name,
                        struct found *ret_found)
 {
     int r = 0;
 
-    if (row->name && strcmp(row->name, name) != 0)
+    if ((row->name && strcmp(row->name, name) != 0) || is_left_out(op->fs, row))
         return -ENOENT;
     *ret_found = (struct found){.kind = row};
     op->row = row;
@@ -83,7 +89,7 @@ int tree_list_row(struct op *op, struct inode *dir, const struct kind *row, stru
     op->row = row;
     if (row->list)
         return row->list(op, dir, lister);
-    if (row->flags & KIND_HIDDEN || !row->name)
+    if (row->flags & KIND_HIDDEN || !row->name || is_left_out(op->fs, row))
         return 0;
     if (row->find) {
         r = row->find(op, dir, row->name, &found);
@@ -150,10 +156,12 @@ int tree_content(struct op *op, struct inode *dir, const char *name, struct foun
 {
     const struct kind *kind = found->kind;
 
-    if (found->content || !kind->read || kind->flags & KIND_DIRECT)
+    if (found->content || !kind->read || (kind->flags & KIND_DIRECT && !op->fs->no_open))
         return 0;
-    if (kind->flags & KIND_COSTLY && !even_if_costly)
+    if (kind->flags & (KIND_COSTLY | KIND_DIRECT) && !even_if_costly)
         return 0;
+    if (kind->flags & KIND_DIRECT)
+        op->watched_all = false; /* each lookup finds other bytes, as each open does elsewhere */
     op->row = kind;
     return kind->read(op, dir, name, &found->content);
 }

@@ -31,7 +31,7 @@ struct lister {
 
 enum kind_flags {
     KIND_HIDDEN = 1 << 0, /* not listed */
-    KIND_DIRECT = 1 << 1, /* its bytes are made at each open and never cached */
+    KIND_DIRECT = 1 << 1, /* its bytes are made at each open (fs.no_open: at each lookup) and never cached */
     KIND_COSTLY = 1 << 2, /* finding out its size costs more than a look: a listing leaves it out */
     KIND_ORDERS = 1 << 3, /* each write() is stored by itself, and nothing is kept of it */
 };

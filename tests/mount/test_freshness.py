@@ -366,12 +366,17 @@ def test_exclusive_creation_costs_no_request_more(mount, agent, proxy):
 
 
 def test_what_is_open_can_be_opened_again(mount, agent):
-    """By its descriptor; it is the old value then."""
-    agent.kv_set("d/a", b"1")
+    """
+    By its descriptor; it is the old value then. Whether the change was told first, or found by who looked the name up.
+    """
     mnt = mount(agent)
-    with opened(mnt / "kv/d/a", os.O_RDONLY) as fd:
-        agent.kv_set("d/a", b"2")
-        wait_equal((mnt / "kv/d/a").read_bytes, b"2")
-        for _ in range(3):
-            with open(f"/proc/self/fd/{fd}", "rb") as again:
-                assert again.read() == b"1"
+    for n in range(30):
+        path = mnt / f"kv/d/{n}"
+        agent.kv_set(f"d/{n}", b"1")
+        wait_equal(path.read_bytes, b"1")
+        with opened(path, os.O_RDONLY) as fd:
+            agent.kv_set(f"d/{n}", b"2")
+            wait_equal(path.read_bytes, b"2")
+            for _ in range(3):
+                with open(f"/proc/self/fd/{fd}", "rb") as again:
+                    assert again.read() == b"1"

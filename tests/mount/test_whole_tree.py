@@ -32,12 +32,13 @@ def busy(agent):
     return agent
 
 
+@pytest.mark.parametrize("options", [{}, {"ro": True}], ids=["rw", "ro"])
 @pytest.mark.parametrize("command", [
     "find .", "find . -ls", "find . -type f -size +0", "ls -lR .", "ls -laR .", "find . -type f -exec cat {} +",
     "grep -r nothing-has-this . || test $? = 1", "tar cf - . | tar tf -", "du -a .", "cp -r . $OUT/copy",
     "find . -type f -exec md5sum {} +", "ls * */*"])
-def test_nobody_who_looks_is_told_of_an_error(busy, mount, proxy, tmp_path, command):
-    mnt = mount(proxy)
+def test_nobody_who_looks_is_told_of_an_error(busy, mount, proxy, tmp_path, command, options):
+    mnt = mount(proxy, **options)
     wait_equal((mnt / "services/web/passing").exists, True)
     with proxy.record() as seen:
         done = sh(command, shell="bash", timeout=60, cwd=mnt.path, env={**os.environ, "OUT": str(tmp_path)})

@@ -117,12 +117,14 @@ def test_flags_before_the_value(mnt, agent):
 
 
 def test_flags_between_writes(mnt, agent):
+    """Whether or not the watch tells of the flags before the answer to who set them."""
     agent.kv_set("a", b"1")
-    with opened(mnt / "kv/a", os.O_RDWR) as fd:
-        os.pwrite(fd, b"2", 0)
-        os.setxattr(fd, FLAGS, b"7")
-        os.pwrite(fd, b"3", 1)
-    assert flags_of(agent, "a") == 7 and agent.kv_get("a") == b"23"
+    for n in range(50):
+        with opened(mnt / "kv/a", os.O_RDWR) as fd:
+            os.pwrite(fd, b"2", 0)
+            os.setxattr(fd, FLAGS, b"%d" % n)
+            os.pwrite(fd, b"3", 1)
+        assert flags_of(agent, "a") == n and agent.kv_get("a") == b"23"
 
 
 def test_flags_between_many_writes(mnt, agent):
