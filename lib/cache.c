@@ -9,7 +9,8 @@
  * one GET, which all readers of the resource share.
  *
  * A resource that is read becomes watched as soon as a watch is free. The least recently read one gives its watch up
- * when it has not been read for EVICT_AFTER; while all are hot the others are revalidated on each read.
+ * when it has not been read for EVICT_AFTER; while all are hot the others are revalidated on each read. One whose
+ * blocking query brings far more than what changed is demoted for a while: revalidated, or read in parts.
  *
  * Invariants:
  *  - at most one GET and one blocking query of a resource are under way;
@@ -43,6 +44,9 @@
 /* An answer that exceeded its maximum is not tried again for so long; twice as long each time it is found so. */
 #define TOO_BIG_FIRST (1 * SECOND)
 #define TOO_BIG_LAST (64 * SECOND)
+/* Where there are parts to read, nobody waits for it to become small. */
+#define TOO_BIG_FIRST_IN_PARTS (64 * SECOND)
+#define TOO_BIG_LAST_IN_PARTS (4096 * SECOND)
 #define WAIT_MIN_S 10
 /* A watched answer of more than this is not fetched again at once: its prefix may change faster than it can be read. */
 #define LARGE_ANSWER (64 * 1024)
@@ -320,6 +324,7 @@ static bool evict_one(struct cache *cache, const struct consul_resource *taker, 
     if (!coldest || coldest->used_ns + EVICT_AFTER > now)
         return false;
     end_watch(coldest);
+    cache->evicted++;
     coldest->refs++;
     *ret_loser = coldest;
     return true;
@@ -331,13 +336,16 @@ static void maybe_watch(struct consul_resource *resource, struct consul_resource
     struct cache *cache = resource->cache;
     uint64_t now = consul_now_ns();
 
-    if (resource->state == WATCH_LIVE || cache->closing || !worth_watching(resource))
+    if (resource->state == WATCH_LIVE || cache->closing || !worth_watching(resource) ||
+        watch_cost_is_demoted(&resource->cost, now))
         return;
     if (resource->state == WATCH_NONE) {
         if (cache->watch_limit == 0 ||
             (cache->watches >= cache->watch_limit && !evict_one(cache, resource, now, ret_loser)))
             return;
         cache->watches++;
+        cache->promotions += resource->was_demoted;
+        resource->was_demoted = false;
         consul_index_init(&resource->index, false, wait_of(cache));
     }
     consul_index_read(&resource->index, resource->snapshot->index);
@@ -409,8 +417,18 @@ static int errno_of(const struct consul_resource *resource, const struct http_re
     return http_errno(request);
 }
 
+static size_t news_in(enum consul_format format, const struct consul_snapshot *old, const struct consul_snapshot *new)
+{
+    if (!old)
+        return new->len;
+    if (format == CONSUL_KV)
+        return kv_list_news(&old->kv, old->index, &new->kv);
+    return old->hash == new->hash ? 0 : new->len; /* of other answers it is not known which part is new */
+}
+
+/* *ret_news is roughly how many of its bytes tell what was not known before. */
 static int decode_answer(struct consul_resource *resource, const struct http_request *request,
-                         struct consul_snapshot **ret_snapshot)
+                         struct consul_snapshot **ret_snapshot, size_t *ret_news)
 {
     int err = errno_of(resource, request);
     struct consul_snapshot *old;
@@ -419,6 +437,8 @@ static int decode_answer(struct consul_resource *resource, const struct http_req
         return err;
     old = peek_locked(resource);
     err = snapshot_decode(resource->format, resource->flags, request, old, ret_snapshot);
+    if (err == 0)
+        *ret_news = news_in(resource->format, old, *ret_snapshot);
     consul_snapshot_unref(old);
     return err;
 }
@@ -475,9 +495,12 @@ static void tell_ended(struct cache *cache, struct consul_resource *loser)
 /* cache.lock is held. */
 static void is_too_big(struct consul_resource *resource, uint64_t now)
 {
+    bool in_parts = resource->flags & CONSUL_IN_PARTS;
+    uint64_t first = in_parts ? TOO_BIG_FIRST_IN_PARTS : TOO_BIG_FIRST;
+    uint64_t last = in_parts ? TOO_BIG_LAST_IN_PARTS : TOO_BIG_LAST;
     uint64_t pause = resource->too_big_pause_ns * 2;
 
-    pause = pause < TOO_BIG_FIRST ? TOO_BIG_FIRST : pause > TOO_BIG_LAST ? TOO_BIG_LAST : pause;
+    pause = pause < first ? first : pause > last ? last : pause;
     resource->too_big_pause_ns = pause;
     resource->too_big_until_ns = now + pause;
 }
@@ -489,7 +512,8 @@ static void on_get(struct http_request *request)
     struct consul_snapshot *snapshot = NULL, *before = NULL, *after = NULL;
     struct consul_waiter *woken = NULL;
     bool ended = false, closing;
-    int err = decode_answer(resource, request, &snapshot);
+    size_t news;
+    int err = decode_answer(resource, request, &snapshot, &news);
 
     cache_note_contact(cache, request, err);
     pthread_mutex_lock(&cache->lock);
@@ -564,9 +588,10 @@ static void on_watch(struct http_request *request)
     struct cache *cache = resource->cache;
     struct consul_snapshot *snapshot = NULL, *before = NULL, *after = NULL;
     struct consul_waiter *woken = NULL;
-    bool ended = false;
+    bool ended = false, demoted;
     unsigned pause_ms = 0;
-    int err = decode_answer(resource, request, &snapshot);
+    size_t news;
+    int err = decode_answer(resource, request, &snapshot, &news);
 
     if (request->net != CONSUL_NET_RESET) /* a broken connection is judged by the attempt to reconnect */
         cache_note_contact(cache, request, err);
@@ -592,9 +617,15 @@ static void on_watch(struct http_request *request)
      * while the answer was on its way; apply_pending() knows that. */
     (void)consul_index_answer(&resource->index, snapshot->index, (unsigned)((request->done_ns - request->sent_ns) / MS),
                               (uint32_t)rand(), &pause_ms);
+    /* A wait that ended with its time brought the whole as well, but that is rare. */
+    demoted = watch_cost_charge(&resource->cost, snapshot->len, news, request->done_ns);
     accept(resource, snapshot, request->sent_ns, request->done_ns, &before, &after);
     if (!worth_watching(resource)) {
         ended = end_watch(resource);
+    } else if (demoted) {
+        ended = end_watch(resource);
+        resource->was_demoted = true;
+        cache->demotions++;
     } else if (pause_ms > 0 || (after && changes_too_fast(resource, request->done_ns))) {
         resource->watch_paused = true;
         resource->refetch_ns = consul_now_ns() + pause_ms * MS + fetch_cost_ns(resource);
@@ -793,6 +824,16 @@ bool consul_resource_is_watched(struct consul_resource *resource)
     return watched;
 }
 
+bool consul_resource_is_demoted(struct consul_resource *resource)
+{
+    bool demoted;
+
+    pthread_mutex_lock(&resource->cache->lock);
+    demoted = watch_cost_is_demoted(&resource->cost, consul_now_ns());
+    pthread_mutex_unlock(&resource->cache->lock);
+    return demoted;
+}
+
 bool consul_resource_keep(struct consul_resource *resource)
 {
     bool watched;
@@ -842,6 +883,7 @@ void cache_drop(struct cache *cache)
                 told[n++] = r;
             }
             r->used_ns = 0; /* the sweep frees it if nobody holds it */
+            watch_cost_forget(&r->cost);
             r->too_big_until_ns = 0;
             if (!r->get)
                 set_snapshot(r, NULL);
@@ -925,6 +967,7 @@ static void sweep(struct cache *cache, uint64_t now, struct consul_resource **en
         next = r->next;
         if (r->state != WATCH_NONE && r->used_ns + IDLE_WATCH < now && *n < max) {
             end_watch(r);
+            cache->idle_ended++;
             r->refetch_ns = 0;
             r->refs++;
             ended[(*n)++] = r;
@@ -1095,9 +1138,33 @@ char *cache_filtered(struct cache *cache)
     return text;
 }
 
+/* cache.lock is held. */
+static void count_by_sort(const struct cache *cache, struct consul_stats *stats)
+{
+    uint64_t now = consul_now_ns();
+
+    for (const struct consul_resource *r = cache->all; r; r = r->next) {
+        stats->demoted += watch_cost_is_demoted(&r->cost, now);
+        stats->too_large += now < r->too_big_until_ns;
+        if (r->state == WATCH_NONE || !r->prefix)
+            continue;
+        if (r->format != CONSUL_KV)
+            stats->watches_names++;
+        else if (r->recursive)
+            stats->watches_prefixes++;
+        else
+            stats->watches_keys++;
+    }
+}
+
 void cache_add_stats(struct cache *cache, struct consul_stats *stats)
 {
     pthread_mutex_lock(&cache->lock);
+    count_by_sort(cache, stats);
+    stats->evictions = cache->evicted;
+    stats->idle_ended = cache->idle_ended;
+    stats->demotions = cache->demotions;
+    stats->promotions = cache->promotions;
     stats->watches = cache->watches;
     stats->resources = cache->n;
     stats->snapshot_bytes = cache->snapshot_bytes;

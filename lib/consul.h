@@ -263,6 +263,8 @@ enum {
     CONSUL_OBJECTS = 1 << 3,          /* an array of objects */
     CONSUL_STRINGS = 1 << 4,          /* an array of strings */
     CONSUL_HEALTH_BY_STATUS = 1 << 5, /* 429 and 503 with a JSON object are answers, not refusals */
+    CONSUL_IN_PARTS = 1 << 6, /* what is in it can be asked for in parts: one that was too large is not asked for again
+                                 for long. See also consul_resource_is_demoted() */
 };
 
 /*
@@ -315,6 +317,11 @@ struct consul_snapshot *consul_resource_peek(struct consul_resource *resource, b
 bool consul_resource_keep(struct consul_resource *resource);
 /* Whether it is watched, or will be as soon as Consul answers again. */
 bool consul_resource_is_watched(struct consul_resource *resource);
+/*
+ * Whether its watch was given up, for a while, because it brought too much for what changed (watch_cost.h). It can be
+ * read, but who can do with a part of it had better ask for that.
+ */
+bool consul_resource_is_demoted(struct consul_resource *resource);
 /* Why the newest attempt to read it failed; 0 when it did not, or none was made yet. */
 int consul_resource_error(struct consul_resource *resource);
 /* This mount changed what the resource shows: only an answer to a request sent from now on counts as fresh. */
@@ -508,6 +515,13 @@ struct consul_stats {
     uint64_t errors; /* requests without a usable answer */
     uint64_t retries;
     uint64_t watches, resources, snapshot_bytes, waiters; /* now */
+    /* The watches by what they are on: all keys of a prefix, the names in one, a key; the rest are on something else.
+     */
+    uint64_t watches_prefixes, watches_names, watches_keys;
+    uint64_t demoted, too_large; /* resources that are so now */
+    /* Why watches ended: for a hotter one, because nobody read, because they brought too much. What was demoted and is
+     * watched again counts as promoted. */
+    uint64_t evictions, idle_ended, demotions, promotions;
     uint64_t watches_ended, cache_hits, cache_misses, dropped_answers, stale_served;
     uint64_t disconnected_since_ns; /* CLOCK_REALTIME; 0 while connected */
     uint64_t filtered;              /* answers of which the server said that ACLs filtered them */

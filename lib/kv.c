@@ -187,6 +187,27 @@ bool kv_list_same(const struct consul_kv_list *a, const struct consul_kv_list *b
     return a->n == b->n && (a->n == 0 || memcmp(a->entries, b->entries, a->n * sizeof(*a->entries)) == 0);
 }
 
+/* As JSON; the names of its fields are most of a small one. */
+static size_t entry_size(const struct consul_kv_entry *entry)
+{
+    return 150 + entry->key_len + entry->value_len / 3 * 4;
+}
+
+size_t kv_list_news(const struct consul_kv_list *before, uint64_t index, const struct consul_kv_list *list)
+{
+    size_t bytes = 0, kept = 0;
+
+    for (size_t i = 0; i < list->n; i++) {
+        const struct consul_kv_entry *entry = list->entries[i];
+
+        if (entry->modify_index > index)
+            bytes += entry_size(entry);
+        kept += entry->create_index <= index;
+    }
+    /* What is gone has no size any more. */
+    return bytes + (before->n > kept ? (before->n - kept) * 150 : 0);
+}
+
 static bool entry_unchanged(const struct consul_kv_entry *old, const struct consul_kv_entry *new)
 {
     return old->modify_index == new->modify_index && old->create_index == new->create_index &&

@@ -8,6 +8,7 @@
 #include "cache.h"
 #include "filtered.h"
 #include "index.h"
+#include "watch_cost.h"
 
 #include <pthread.h>
 
@@ -45,6 +46,8 @@ struct consul_resource {
     uint64_t good_ns;             /* the snapshot was last known to be current */
     uint64_t used_ns;
     uint64_t changed_ns; /* a blocking query last brought something new */
+    struct watch_cost cost;
+    bool was_demoted; /* and was not watched since */
     int error;
     uint64_t error_ns;
     uint64_t too_big_until_ns, too_big_pause_ns;
@@ -78,6 +81,7 @@ struct cache {
     uint64_t timer_ns;                      /* the earliest refetch or end of a grace; a tick is due then */
     uint64_t swept_ns, disconnected_ns, disconnected_realtime_ns;
     uint64_t hits, misses, dropped, ended, stale_served, filtered, snapshot_bytes, waiters;
+    uint64_t evicted, idle_ended, demotions, promotions;
     struct filtered filtered_paths;
     bool known_leader, contacted;
     bool broke_all; /* Consul has been away for longer than stale= allows, and every watch was given up */

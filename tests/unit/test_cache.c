@@ -60,7 +60,7 @@ struct route {
     /* What is answered. A blocking query waits until its index is another one. */
     int status;
     uint64_t index;
-    char body[256];
+    char *body;
     bool hold_get, hold_blocking; /* only server_release() answers */
     unsigned gets, blocking;      /* arrived so far */
     uint64_t asked_index;         /* by the newest blocking query */
@@ -107,6 +107,7 @@ static struct route *route_of(struct server *server, const char *path)
         BROKEN("too many routes");
     snprintf(server->routes[server->route_n].path, sizeof(server->routes[0].path), "%s", path);
     server->routes[server->route_n].status = 404;
+    server->routes[server->route_n].body = strdup("");
     return &server->routes[server->route_n++];
 }
 
@@ -118,15 +119,18 @@ static void conn_close(struct conn *conn)
 
 static void answer(struct conn *conn, int status, uint64_t index, const char *body)
 {
-    char text[1024];
-    int n = snprintf(text, sizeof(text),
+    char *text;
+    int n = asprintf(&text,
                      "HTTP/1.1 %d Whatever\r\nX-Consul-Index: %llu\r\nX-Consul-KnownLeader: true\r\n"
                      "Content-Length: %zu\r\n\r\n%s",
                      status, (unsigned long long)index, strlen(body), body);
 
     conn->waits = NULL;
+    if (n < 0)
+        BROKEN("no memory");
     if (send(conn->fd, text, (size_t)n, MSG_NOSIGNAL) != n)
         shutdown(conn->fd, SHUT_RDWR);
+    free(text);
 }
 
 /* The lock is held. Answers who may be answered. */
@@ -282,7 +286,8 @@ static void server_set(struct server *server, const char *path, int status, uint
     route = route_of(server, path);
     route->status = status;
     route->index = index;
-    snprintf(route->body, sizeof(route->body), "%s", body);
+    free(route->body);
+    route->body = strdup(body);
     serve(server);
     pthread_mutex_unlock(&server->lock);
 }
@@ -460,6 +465,8 @@ static int teardown(void **state)
         consul_resource_unref(f->resources[i]);
     consul_free(f->client);
     server_stop(&f->server);
+    for (size_t i = 0; i < f->server.route_n; i++)
+        free(f->server.routes[i].body);
     pthread_mutex_destroy(&f->server.lock);
     pthread_cond_destroy(&f->server.changed);
     pthread_mutex_destroy(&f->lock);
@@ -1214,6 +1221,136 @@ static void test_own_write_is_shown(void **state)
     consul_kv_entry_unref(entry);
 }
 
+/* ---- watches that cost more than they bring -----------------------------------------------------------------------
+ */
+
+static const char hot[] = "/v1/kv/hot/?recurse";
+
+/* A prefix of half a mebibyte; one small key of it is at this index. */
+static void set_hot(struct fixture *f, uint64_t index)
+{
+    const int size = 400 * 1024;
+    char *value = malloc((size_t)size + 1), *body;
+
+    memset(value, 'A', (size_t)size);
+    value[size] = '\0';
+    assert_true(asprintf(&body,
+                         "[{\"Key\":\"hot/big\",\"CreateIndex\":5,\"ModifyIndex\":5,\"Value\":\"%s\"},"
+                         "{\"Key\":\"hot/key\",\"CreateIndex\":5,\"ModifyIndex\":%llu,\"Value\":null}]",
+                         value, (unsigned long long)index) > 0);
+    server_set(&f->server, hot, 200, index, body);
+    free(body);
+    free(value);
+}
+
+static enum consul_freshness freshness_of(struct fixture *f, struct consul_resource *resource)
+{
+    struct consul_snapshot *snapshot;
+    enum consul_freshness freshness;
+
+    assert_int_equal(read_since(f, resource, consul_now_ns(), &snapshot, &freshness), 0);
+    consul_snapshot_unref(snapshot);
+    return freshness;
+}
+
+/* Changes it until its watch is given up; the index that it is at then. */
+static uint64_t change_until_demoted(struct fixture *f, struct consul_resource *resource, uint64_t index,
+                                     size_t demotions)
+{
+    for (size_t n = 0; n < 10; n++) {
+        size_t before = told_count(f, hot, CONSUL_CHANGED);
+
+        set_hot(f, ++index);
+        for (int i = 0; i < PATIENCE_S * 1000 && told_count(f, hot, CONSUL_CHANGED) == before; i++) {
+            pass(f, SECOND / 100); /* a large answer is not fetched again at once */
+            poll(NULL, 0, 1);
+        }
+        if (told_count(f, hot, CONSUL_WATCH_ENDED) == demotions)
+            return index;
+        assert_false(consul_resource_is_demoted(resource));
+    }
+    fail_msg("it is watched as ever");
+    return 0;
+}
+
+static void test_a_watch_that_brings_too_much_is_demoted(void **state)
+{
+    struct fixture *f = *state;
+    struct consul_resource *resource;
+    uint64_t index;
+    struct route before;
+
+    start_client(f, 8, 0);
+    set_hot(f, 10);
+    assert_int_equal(consul_resource_get(f->client, hot, CONSUL_KV, CONSUL_BLOCKS, 1 << 20, &resource), 0);
+    f->resources[f->resource_n++] = resource;
+    assert_int_equal(freshness_of(f, resource), CONSUL_WATCHED);
+    assert_int_equal(stats_of(f).watches_prefixes, 1);
+    index = change_until_demoted(f, resource, 10, 1);
+
+    /* It is known to be so, asks for nothing by itself, and is still read as it is. */
+    assert_true(consul_resource_is_demoted(resource));
+    assert_int_equal(stats_of(f).demotions, 1);
+    assert_int_equal(stats_of(f).demoted, 1);
+    assert_int_equal(stats_of(f).watches, 0);
+    assert_int_equal(told_count(f, hot, CONSUL_WATCH_ENDED), 1);
+    before = *route_of(&f->server, hot);
+    set_hot(f, ++index);
+    assert_int_equal(freshness_of(f, resource), CONSUL_FRESH);
+    assert_int_equal(freshness_of(f, resource), CONSUL_FRESH);
+    server_expect(&f->server, hot, before.gets + 2, before.blocking);
+
+    /* It gets another chance, and a longer pause when it is no better. */
+    pass(f, 61 * SECOND);
+    assert_false(consul_resource_is_demoted(resource));
+    assert_int_equal(freshness_of(f, resource), CONSUL_WATCHED);
+    assert_int_equal(stats_of(f).promotions, 1);
+    change_until_demoted(f, resource, index, 2);
+    pass(f, 61 * SECOND);
+    assert_true(consul_resource_is_demoted(resource));
+    pass(f, 60 * SECOND);
+    assert_false(consul_resource_is_demoted(resource));
+}
+
+/* Who drops the caches begins anew. */
+static void test_dropping_forgets_a_demotion(void **state)
+{
+    struct fixture *f = *state;
+    struct consul_resource *resource;
+
+    start_client(f, 8, 0);
+    set_hot(f, 10);
+    assert_int_equal(consul_resource_get(f->client, hot, CONSUL_KV, CONSUL_BLOCKS, 1 << 20, &resource), 0);
+    f->resources[f->resource_n++] = resource;
+    assert_int_equal(freshness_of(f, resource), CONSUL_WATCHED);
+    change_until_demoted(f, resource, 10, 1);
+    consul_drop_caches(f->client);
+    assert_int_equal(freshness_of(f, resource), CONSUL_WATCHED);
+}
+
+/* What can be read in parts is not tried again soon. */
+static void test_too_big_in_parts(void **state)
+{
+    struct fixture *f = *state;
+    struct consul_resource *resource;
+    char body[512];
+
+    memset(body, 'x', sizeof(body) - 1);
+    body[sizeof(body) - 1] = '\0';
+    start_client(f, 8, 0);
+    server_set(&f->server, "/v1/x", 200, 10, body);
+    resource = get(f, "/v1/x", CONSUL_TEXT, CONSUL_IN_PARTS);
+    assert_int_equal(read_error(f, resource), -EFBIG);
+    assert_int_equal(stats_of(f).too_large, 1);
+    pass(f, 60 * SECOND);
+    assert_int_equal(read_error(f, resource), -EFBIG);
+    server_expect(&f->server, "/v1/x", 1, 0);
+    pass(f, 10 * SECOND);
+    assert_int_equal(stats_of(f).too_large, 0);
+    assert_int_equal(read_error(f, resource), -EFBIG);
+    server_expect(&f->server, "/v1/x", 2, 0);
+}
+
 /* ---- watches are few ----------------------------------------------------------------------------------------------
  */
 
@@ -1242,6 +1379,7 @@ static void test_watches_are_limited(void **state)
     assert_int_equal(told_count(f, "/v1/a", CONSUL_WATCH_ENDED), 0);
     assert_int_equal(stats_of(f).watches, 2);
     assert_int_equal(stats_of(f).watches_ended, 1);
+    assert_int_equal(stats_of(f).evictions, 1);
     expect_known(b, 1, false);
 
     server_set(&f->server, "/v1/b", 200, 11, "{\"v\":2}");
@@ -1264,6 +1402,7 @@ static void test_what_is_idle_goes(void **state)
     pass(f, 601 * SECOND); /* but not one that nobody wants */
     wait_told(f, "/v1/x", CONSUL_WATCH_ENDED, 1);
     server_wait_gone(&f->server, "/v1/x");
+    assert_int_equal(stats_of(f).idle_ended, 1);
     pass(f, 6 * SECOND);
     for (struct timespec until = patience(), now = {0}; stats_of(f).resources > 0 && now.tv_sec < until.tv_sec;
          clock_gettime(CLOCK_REALTIME, &now))
@@ -1424,6 +1563,9 @@ int main(void)
         CASE(test_late_answer_is_dropped),
         CASE(test_expire_while_asking),
         CASE(test_own_write_is_shown),
+        CASE(test_a_watch_that_brings_too_much_is_demoted),
+        CASE(test_dropping_forgets_a_demotion),
+        CASE(test_too_big_in_parts),
         CASE(test_watches_are_limited),
         CASE(test_what_is_idle_goes),
         CASE(test_drop_caches),
