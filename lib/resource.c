@@ -153,6 +153,8 @@ int cache_get(struct cache *cache, const char *path, enum consul_format format, 
         if (max > resource->max) {
             resource->max = max;
             resource->too_big_until_ns = 0;
+            if (resource->error == -EFBIG) /* also for somebody who began before it was found to be that */
+                resource->error = 0;
         }
         goto out;
     }
