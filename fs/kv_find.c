@@ -179,6 +179,12 @@ bool kv_try_finer(int err) { return err == -EFBIG || err == -EACCES; }
 
 int kv_read_cover(struct op *op, const char *prefix, struct consul_snapshot **ret_snapshot, size_t *ret_covered)
 {
+    return kv_read_all(op, prefix, KV_SMALL, ret_snapshot, ret_covered);
+}
+
+int kv_read_all(struct op *op, const char *prefix, size_t max, struct consul_snapshot **ret_snapshot,
+                size_t *ret_covered)
+{
     size_t len = strlen(prefix), last = 0;
     int r = -EFBIG;
 
@@ -192,7 +198,7 @@ int kv_read_cover(struct op *op, const char *prefix, struct consul_snapshot **re
             return r;
         }
         last = i;
-        r = read_tree_by(op, "?recurse", prefix, i, OP_UNLESS_DEMOTED, KV_SMALL, ret_snapshot);
+        r = read_tree_by(op, "?recurse", prefix, i, OP_UNLESS_DEMOTED, i < len ? KV_SMALL : max, ret_snapshot);
         *ret_covered = i;
         if (!kv_try_finer(r))
             return r;
@@ -251,6 +257,25 @@ static bool names_have(const json_t *names, const char *name)
             high = middle;
     }
     return false;
+}
+
+int kv_has_value(struct op *op, const char *prefix, bool *ret_has)
+{
+    size_t len = strlen(prefix);
+    char *key = len > 0 ? strndup(prefix, len - 1) : NULL, *above = key ? strdup(key) : NULL, *slash;
+    struct consul_snapshot *names;
+    int r = above ? 0 : -ENOMEM;
+
+    if (r == 0) {
+        slash = strrchr(above, '/');
+        above[slash ? slash + 1 - above : 0] = '\0';
+        r = read_names_by(op, above, OP_UNLESS_DEMOTED, KV_SMALL, &names);
+    }
+    if (r == 0)
+        *ret_has = names_have(names->json, key);
+    free(key);
+    free(above);
+    return r;
 }
 
 int kv_find_key(struct op *op, const char *key, struct kv_place *ret_place)

@@ -387,6 +387,9 @@ static void on_init(void *arg, struct fuse_conn_info *conn)
 
     /* An inode is one version: its pages need no checking. */
     conn->want &= ~(unsigned)FUSE_CAP_AUTO_INVAL_DATA;
+    /* ls -l reads all names before it looks at the first file: what the kernel was not told with the names it would ask
+     * for one by one. */
+    conn->want &= ~(unsigned)FUSE_CAP_READDIRPLUS_AUTO;
     /* A lookup that is parked must not keep others out of its directory (see device.h). */
     conn->want |= conn->capable & FUSE_CAP_PARALLEL_DIROPS;
     /*

@@ -15,6 +15,15 @@ static void reply_value(fuse_req_t req, const char *value, size_t len, size_t si
         fuse_reply_buf(req, value, len);
 }
 
+/*
+ * What no file here can have. "Not supported" is for the whole file system: ls -l and cp -p then don't ask for it again
+ * at each file. The kernel's own question for security.capability gets the ordinary answer.
+ */
+static bool is_unsupported(const char *name)
+{
+    return strcmp(name, "security.selinux") == 0 || strncmp(name, "system.posix_acl_", 17) == 0;
+}
+
 /* From what the kernel has of the inode: nobody is asked. The kernel itself asks for security.capability often. */
 void on_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
 {
@@ -22,10 +31,10 @@ void on_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
     struct inode *inode = inode_of(fs, ino);
     char value[ATTRIBUTE_SIZE];
     struct content *content;
-    int len = -ENODATA;
+    int len = is_unsupported(name) ? -EOPNOTSUPP : -ENODATA;
 
     fs_count(fs, COUNT_XATTR);
-    if (inode->kind->get_attribute) {
+    if (len == -ENODATA && inode->kind->get_attribute) {
         content = inode_content(&fs->inodes, inode);
         len = inode->kind->get_attribute(content, name, value);
         content_unref(content);

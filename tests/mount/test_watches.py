@@ -8,7 +8,7 @@ import os
 
 import pytest
 
-from harness.programs import fails_with
+from harness.programs import fails_with, sh
 from harness.wait import wait_equal, wait_until
 
 SMALL = 1 << 20  # of the answer: what one watch may show of the store
@@ -84,8 +84,12 @@ def test_a_store_that_grows_too_large(mount, agent):
     fill(agent, "large", 2 * SMALL)
     wait_until(lambda: stats(mnt)["prefixes.too_large"] == 1, "the whole is too large")
     assert watched(mnt) == {}
-    assert len((mnt / "kv/small/3").read_bytes()) == 100
-    assert watched(mnt) == {"names": 1, "prefixes": 1}
+
+    def watched_again():
+        assert len((mnt / "kv/small/3").read_bytes()) == 100
+        return watched(mnt) == {"names": 1, "prefixes": 1}
+
+    wait_until(watched_again, "the kernel has forgotten it, and what is read is watched in parts")
     agent.kv_set("small/3", b"new")
     wait_equal((mnt / "kv/small/3").read_bytes, b"new")
 
@@ -154,3 +158,56 @@ def test_what_was_removed_is_not_watched(mount, agent, proxy):
         agent.kv_set("large/other", b"1")
         wait_equal(lambda: os.path.exists(mnt / "kv/large/other"), True)
     assert not seen.matching(path="/v1/kv/large/key", blocking=True)
+
+
+# What listing costs
+
+
+def test_a_large_directory_is_listed_in_three_requests(mount, agent, proxy):
+    """With all that ls -l wants to know of each file: the kernel has it from the listing."""
+    for n in range(400):
+        agent.kv_set(f"large/{n}", b"x" * 3000)
+    mnt = mount(proxy)
+    before = stats(mnt)
+    with proxy.record() as seen:
+        listed = sh("ls -l kv/large", cwd=mnt.path).stdout.splitlines()
+    after = stats(mnt)
+    assert len(listed) == 401 and all(line.split()[4] == "3000" for line in listed[1:])
+    assert len(seen.not_blocking) <= 3, seen.not_blocking
+    assert after["upcalls.lookup"] - before["upcalls.lookup"] <= 3
+    assert after["upcalls.xattr"] - before["upcalls.xattr"] <= 6
+    with proxy.record() as seen:
+        sh("ls -l kv/large; cat kv/large/*", cwd=mnt.path)
+    assert seen.not_blocking == []
+
+
+def test_a_tree_of_some_size_is_read_whole(mount, agent, proxy):
+    for n in range(100):
+        agent.kv_set(f"tree/{n % 10}/{n}", b"x" * 20_000)
+    mnt = mount(proxy)
+    with proxy.record() as seen:
+        sh("grep -r nothing kv/tree; true", cwd=mnt.path)
+    assert len(seen.not_blocking) <= 3, seen.not_blocking
+
+
+def test_the_value_of_a_directory_in_a_large_store_is_listed(mount, agent):
+    fill(agent, "large", 2 * SMALL)
+    fill(agent, "d", 1000, 2)
+    agent.kv_set("d", b"value")
+    mnt = mount(agent)
+    assert sorted(os.listdir(mnt / "kv/d")) == ["%value", "0", "1"]
+    assert (mnt / "kv/d/%value").read_bytes() == b"value"
+    agent.client.kv.delete("d")
+    wait_equal(lambda: sorted(os.listdir(mnt / "kv/d")), ["0", "1"])
+
+
+def test_a_directory_of_many_megabytes_is_listed_with_contents(mount, agent, proxy):
+    for n in range(45):
+        agent.kv_set(f"huge/{n}", b"x" * 200_000)
+    mnt = mount(proxy)
+    before = stats(mnt)
+    with proxy.record() as seen:
+        listed = sh("ls -l kv/huge", cwd=mnt.path).stdout.splitlines()
+    assert len(listed) == 46 and all(line.split()[4] == "200000" for line in listed[1:])
+    assert stats(mnt)["upcalls.lookup"] - before["upcalls.lookup"] <= 3
+    assert len(seen.not_blocking) <= 5, seen.not_blocking
