@@ -12,6 +12,12 @@
  * when it has not been read for EVICT_AFTER; while all are hot the others are revalidated on each read. One whose
  * blocking query brings far more than what changed is demoted for a while: revalidated, or read in parts.
  *
+ * Blocking queries may be answered by any server (`stale`), so that many mounts do not load the leader, unless this
+ * mount is strict (stale= of 0). Such an answer tells of changes, and of nothing else: it is not fresh for anybody, and
+ * it is taken only if it is not behind what is known and its server hears the leader; what this client wrote and it
+ * does not show is put in (own_writes.c). If it is not taken that is a break: the leader is asked. All other GETs are
+ * answered by the leader, or for it.
+ *
  * Invariants:
  *  - at most one GET and one blocking query of a resource are under way;
  *  - state == WATCH_NONE if and only if watch == NULL and it is not counted in cache.watches;
@@ -41,6 +47,12 @@
 #define IDLE_WATCH (600 * SECOND)       /* a watch that nobody asked for ends */
 #define IDLE_UNREFERENCED (60 * SECOND) /* a snapshot that nobody holds or asked for is freed */
 #define SWEEP_EVERY (5 * SECOND)
+/* A server that has not heard of the leader for longer is not believed, nor is any for a while. */
+#define LAST_CONTACT_MAX_MS 5000
+#define CONSISTENT_FOR (60 * SECOND)
+/* Servers show what was written within so long, or the leader is asked. */
+#define PENDING_MAX (10 * SECOND)
+#define FLOOR_PATIENCE (100 * MS)
 /* An answer that exceeded its maximum is not tried again for so long; twice as long each time it is found so. */
 #define TOO_BIG_FIRST (1 * SECOND)
 #define TOO_BIG_LAST (64 * SECOND)
@@ -242,6 +254,15 @@ static unsigned wait_of(const struct cache *cache)
     return stale_s < WAIT_MIN_S ? WAIT_MIN_S : (unsigned)stale_s;
 }
 
+/* cache.lock is held. */
+static bool may_be_stale(const struct consul_resource *resource, uint64_t now)
+{
+    uint64_t pending_ns = pending_since_ns(resource);
+
+    return resource->cache->options.stale_ms > 0 && now >= resource->cache->consistent_until_ns &&
+           (pending_ns == 0 || now - pending_ns < PENDING_MAX);
+}
+
 /* cache.lock is held. The blocking query goes out with the index that we know. */
 static int start_blocking_query(struct consul_resource *resource)
 {
@@ -256,8 +277,10 @@ static int start_blocking_query(struct consul_resource *resource)
     if (!path)
         return -ENOMEM;
     consul_index_next(&resource->index, &index, &wait_s);
+    resource->watch_stale = wait_s > 0 && may_be_stale(resource, consul_now_ns());
     if (wait_s > 0)
-        snprintf(path, size, "%s%cindex=%" PRIu64 "&wait=%us", resource->path, separator, index, wait_s);
+        snprintf(path, size, "%s%cindex=%" PRIu64 "&wait=%us%s", resource->path, separator, index, wait_s,
+                 resource->watch_stale ? "&stale" : "");
     else
         strcpy(path, resource->path);
     request = http_request_new("GET", path);
@@ -368,21 +391,25 @@ static bool same_content(const struct consul_resource *resource, const struct co
  * cache.lock is held. Takes the decoded answer; *ret_before and *ret_after, counted, are set only if the content
  * changed. An answer that was overtaken by a later request's is dropped.
  */
-static void accept(struct consul_resource *resource, struct consul_snapshot *snapshot, uint64_t sent_ns,
-                   uint64_t done_ns, struct consul_snapshot **ret_before, struct consul_snapshot **ret_after)
+static void accept(struct consul_resource *resource, struct consul_snapshot *snapshot,
+                   const struct http_request *request, bool stale, struct consul_snapshot **ret_before,
+                   struct consul_snapshot **ret_after)
 {
-    bool changed;
+    /* What another server than the leader shows may be of before the request was sent. */
+    uint64_t sent_ns = stale ? resource->sent_ns : request->sent_ns;
+    bool changed, behind = resource->snapshot && snapshot->index < resource->snapshot->index;
 
     resource->error = 0;
     resource->too_big_pause_ns = 0;
-    if (resource->snapshot && sent_ns < resource->sent_ns && snapshot->index <= resource->snapshot->index) {
+    if ((resource->snapshot && sent_ns < resource->sent_ns && snapshot->index <= resource->snapshot->index) ||
+        (behind && request->sent_ns < resource->arrived_ns)) {
         resource->cache->dropped++;
         consul_snapshot_unref(snapshot);
         return;
     }
-    if (sent_ns >= resource->floor_index_ns || (resource->snapshot && snapshot->index < resource->snapshot->index))
+    if (sent_ns >= resource->floor_index_ns || behind)
         resource->floor_index = 0; /* it is reached, or indexes mean something else by now (a restore) */
-    apply_pending(resource, snapshot, sent_ns);
+    apply_pending(resource, snapshot, request->sent_ns, stale);
     changed = !resource->snapshot || !same_content(resource, resource->snapshot, snapshot);
     if (snapshot->filtered)
         resource->cache->filtered++;
@@ -396,7 +423,21 @@ static void accept(struct consul_resource *resource, struct consul_snapshot *sna
     }
     set_snapshot(resource, snapshot);
     resource->sent_ns = sent_ns > resource->sent_ns ? sent_ns : resource->sent_ns;
-    resource->fetched_ns = resource->good_ns = done_ns;
+    if (!stale)
+        resource->fetched_ns = request->done_ns;
+    resource->arrived_ns = resource->good_ns = request->done_ns;
+}
+
+/* cache.lock is held. Not to be taken: the server does not know what it should, or less than we do. */
+static bool is_unreliable(const struct consul_resource *resource, const struct http_request *request,
+                          const struct consul_snapshot *snapshot)
+{
+    const struct cache *cache = resource->cache;
+    uint64_t allowed = cache->options.stale_ms < LAST_CONTACT_MAX_MS ? cache->options.stale_ms : LAST_CONTACT_MAX_MS;
+
+    if (request->tells_leader && !request->known_leader)
+        return true;
+    return request->last_contact_ms > allowed || snapshot->index < resource->index.index;
 }
 
 /* The newest snapshot as it was before the answer, for decode() to share entries with. */
@@ -519,7 +560,7 @@ static void on_get(struct http_request *request)
     pthread_mutex_lock(&cache->lock);
     resource->get = NULL;
     if (err == 0) {
-        accept(resource, snapshot, request->sent_ns, request->done_ns, &before, &after);
+        accept(resource, snapshot, request, false, &before, &after);
         if (resource->sent_ns >= resource->not_before_ns)
             maybe_watch(resource, &loser);
         if (resource->state == WATCH_LIVE && !worth_watching(resource))
@@ -613,13 +654,29 @@ static void on_watch(struct http_request *request)
         }
         goto out;
     }
+    if (resource->watch_stale && is_unreliable(resource, request, snapshot)) {
+        cache->dropped++;
+        cache->consistent_until_ns = request->done_ns + CONSISTENT_FOR;
+        consul_snapshot_unref(snapshot);
+        watch_broke(resource, request);
+        goto out;
+    }
     /* The query was sent long ago and answered now: what it shows is as new as its answer, save what this client wrote
      * while the answer was on its way; apply_pending() knows that. */
     (void)consul_index_answer(&resource->index, snapshot->index, (unsigned)((request->done_ns - request->sent_ns) / MS),
                               (uint32_t)rand(), &pause_ms);
     /* A wait that ended with its time brought the whole as well, but that is rare. */
     demoted = watch_cost_charge(&resource->cost, snapshot->len, news, request->done_ns);
-    accept(resource, snapshot, request->sent_ns, request->done_ns, &before, &after);
+    if (resource->watch_stale && resource->snapshot && snapshot->index < resource->snapshot->index) {
+        /* The leader has told more in the meantime. */
+        cache->dropped++;
+        (void)consul_index_read(&resource->index, resource->snapshot->index);
+        consul_snapshot_unref(snapshot);
+    } else {
+        accept(resource, snapshot, request, resource->watch_stale, &before, &after);
+    }
+    if (is_new_enough(resource))
+        resource->refetch_ns = 0; /* what was due in case it did not come */
     if (!worth_watching(resource)) {
         ended = end_watch(resource);
     } else if (demoted) {
@@ -670,12 +727,25 @@ static bool is_live(const struct consul_resource *resource, uint64_t now)
             !resource->cache->disconnected_ns);
 }
 
-/* The blocking query that is outstanding is about to bring what is waited for: an index that is known to be there. */
-static bool is_coming(const struct consul_resource *resource)
+/*
+ * cache.lock is held. The blocking query that is outstanding is about to bring what is waited for: an index that is
+ * known to be there. A server that is not the leader may be late: then the leader is asked.
+ */
+static bool is_coming(struct consul_resource *resource, uint64_t now)
 {
-    return resource->state == WATCH_LIVE && resource->watch && resource->snapshot &&
-           resource->sent_ns >= resource->not_before_ns && resource->snapshot->index < resource->floor_index &&
-           !resource->cache->disconnected_ns;
+    uint64_t late_ns = resource->floor_index_ns + FLOOR_PATIENCE;
+
+    if (resource->state != WATCH_LIVE || !resource->watch || !resource->snapshot ||
+        resource->sent_ns < resource->not_before_ns || resource->snapshot->index >= resource->floor_index ||
+        resource->cache->disconnected_ns)
+        return false;
+    if (!resource->watch_stale)
+        return true;
+    if (now >= late_ns)
+        return false;
+    resource->refetch_ns = late_ns;
+    set_timer(resource->cache, late_ns);
+    return true;
 }
 
 int consul_resource_read(struct consul_resource *resource, uint64_t since_ns, struct consul_waiter *waiter,
@@ -707,7 +777,7 @@ int consul_resource_read(struct consul_resource *resource, uint64_t since_ns, st
     } else if (cache->closing) {
         r = -ECANCELED;
     } else {
-        if (!resource->get && !is_coming(resource))
+        if (!resource->get && !is_coming(resource, now))
             r = start_get(resource);
         else if (resource->get && resource->get_since_ns < resource->not_before_ns)
             resource->get_again = true;

@@ -129,7 +129,7 @@ enum consul_change {
 struct consul_options {
     unsigned watches;    /* connections that blocking queries and other requests share; see cache.c */
     uint64_t timeout_ms; /* for one request, retries included */
-    uint64_t stale_ms;   /* or CONSUL_STALE_FOREVER */
+    uint64_t stale_ms;   /* or CONSUL_STALE_FOREVER. Not 0: any server may tell of changes; see cache.c */
     consul_log_fn *log;  /* may be NULL */
     void *log_arg;
     /*

@@ -44,6 +44,7 @@ struct consul_resource {
     uint64_t floor_index;         /* a snapshot with a lower index does not count; 0: any does */
     uint64_t floor_index_ns;      /* but the answer to a request sent since then does */
     uint64_t good_ns;             /* the snapshot was last known to be current */
+    uint64_t arrived_ns;          /* the snapshot did */
     uint64_t used_ns;
     uint64_t changed_ns; /* a blocking query last brought something new */
     struct watch_cost cost;
@@ -57,6 +58,7 @@ struct consul_resource {
     uint64_t refetch_ns; /* a GET is due; 0: none */
     enum watch_state state;
     bool watch_paused;  /* the next blocking query waits for refetch_ns */
+    bool watch_stale;   /* any server may answer the one that is under way */
     uint64_t broken_ns; /* 0 once the grace is over */
     struct consul_index index;
     struct consul_waiter *first, *last;
@@ -84,7 +86,8 @@ struct cache {
     uint64_t evicted, idle_ended, demotions, promotions;
     struct filtered filtered_paths;
     bool known_leader, contacted;
-    bool broke_all; /* Consul has been away for longer than stale= allows, and every watch was given up */
+    uint64_t consistent_until_ns; /* until then only the leader's answers are taken */
+    bool broke_all;               /* Consul has been away for longer than stale= allows, and every watch was given up */
     bool closing;
 };
 
@@ -99,7 +102,9 @@ char *url_parameter(const char *path, const char *name);
 
 /* own_writes.c; cache.lock is held by the caller of each. */
 void pending_free(struct pending *pending);
-/* An answer to a request of sent_ns gets what this client did in the meantime. */
-void apply_pending(struct consul_resource *resource, struct consul_snapshot *snapshot, uint64_t sent_ns);
+/* An answer to a request of sent_ns, `stale` if any server gave it, gets what this client did and it does not show. */
+void apply_pending(struct consul_resource *resource, struct consul_snapshot *snapshot, uint64_t sent_ns, bool stale);
+/* Since when something that this client did has not been shown by any answer; 0: there is no such thing. */
+uint64_t pending_since_ns(const struct consul_resource *resource);
 
 #endif

@@ -64,6 +64,10 @@ struct route {
     bool hold_get, hold_blocking; /* only server_release() answers */
     unsigned gets, blocking;      /* arrived so far */
     uint64_t asked_index;         /* by the newest blocking query */
+    bool asked_stale;             /* likewise: any server may answer */
+    unsigned asked_stale_n;       /* so many did, GETs included */
+    unsigned last_contact_ms;     /* what is said of it */
+    bool no_leader;
 };
 
 struct conn {
@@ -121,9 +125,10 @@ static void answer(struct conn *conn, int status, uint64_t index, const char *bo
 {
     char *text;
     int n = asprintf(&text,
-                     "HTTP/1.1 %d Whatever\r\nX-Consul-Index: %llu\r\nX-Consul-KnownLeader: true\r\n"
-                     "Content-Length: %zu\r\n\r\n%s",
-                     status, (unsigned long long)index, strlen(body), body);
+                     "HTTP/1.1 %d Whatever\r\nX-Consul-Index: %llu\r\nX-Consul-KnownLeader: %s\r\n"
+                     "X-Consul-LastContact: %u\r\nContent-Length: %zu\r\n\r\n%s",
+                     status, (unsigned long long)index, conn->waits->no_leader ? "false" : "true",
+                     conn->waits->last_contact_ms, strlen(body), body);
 
     conn->waits = NULL;
     if (n < 0)
@@ -150,6 +155,7 @@ static void serve(struct server *server)
 static void parse(struct server *server, struct conn *conn)
 {
     char *target = strchr(conn->in, ' '), *end = target ? strchr(target + 1, ' ') : NULL, *query;
+    bool stale;
 
     if (!end || strncmp(conn->in, "GET ", 4) != 0)
         BROKEN("not a GET");
@@ -157,9 +163,12 @@ static void parse(struct server *server, struct conn *conn)
     query = strstr(++target, "index=");
     conn->blocking = query != NULL;
     conn->index = query ? strtoull(query + 6, NULL, 10) : 0;
+    stale = strstr(target, "&stale") != NULL;
     if (query)
         query[-1] = '\0';
     conn->waits = route_of(server, target);
+    conn->waits->asked_stale = stale;
+    conn->waits->asked_stale_n += stale;
     if (conn->blocking) {
         conn->waits->blocking++;
         conn->waits->asked_index = conn->index;
@@ -639,6 +648,16 @@ static void expect_read(struct fixture *f, struct consul_resource *resource, int
     assert_int_equal(value_of(snapshot), value);
     assert_int_equal(freshness, expected);
     consul_snapshot_unref(snapshot);
+}
+
+static enum consul_freshness freshness_of(struct fixture *f, struct consul_resource *resource)
+{
+    struct consul_snapshot *snapshot;
+    enum consul_freshness freshness;
+
+    assert_int_equal(read_since(f, resource, consul_now_ns(), &snapshot, &freshness), 0);
+    consul_snapshot_unref(snapshot);
+    return freshness;
 }
 
 /* Without asking. */
@@ -1226,6 +1245,215 @@ static void test_own_write_is_shown(void **state)
     consul_kv_entry_unref(entry);
 }
 
+/* ---- any server may tell of changes --------------------------------------------------------------------------------
+ */
+
+static struct route seen_of(struct fixture *f, const char *path)
+{
+    struct route route;
+
+    pthread_mutex_lock(&f->server.lock);
+    route = *route_of(&f->server, path);
+    pthread_mutex_unlock(&f->server.lock);
+    return route;
+}
+
+static void say_of_leader(struct fixture *f, const char *path, unsigned last_contact_ms, bool none)
+{
+    pthread_mutex_lock(&f->server.lock);
+    route_of(&f->server, path)->last_contact_ms = last_contact_ms;
+    route_of(&f->server, path)->no_leader = none;
+    pthread_mutex_unlock(&f->server.lock);
+}
+
+static void test_watches_may_be_stale(void **state)
+{
+    struct fixture *f = *state;
+    struct consul_resource *resource;
+
+    start_client(f, 8, 10000);
+    resource = watch(f, "/v1/x");
+    assert_true(seen_of(f, "/v1/x").asked_stale);
+    assert_int_equal(seen_of(f, "/v1/x").asked_stale_n, 1); /* what a reader waits for is the leader's */
+    server_set(&f->server, "/v1/x", 200, 11, "{\"v\":2}");
+    wait_told(f, "/v1/x", CONSUL_CHANGED, 2);
+    expect_read(f, resource, 2, CONSUL_WATCHED);
+
+    /* Its answer is not fresh for who began before; nor after, once the watch is over. */
+    consul_resource_expire(resource);
+    server_hold(&f->server, "/v1/x", true, false);
+    server_set(&f->server, "/v1/x", 200, 12, "{\"v\":3}");
+    wait_told(f, "/v1/x", CONSUL_CHANGED, 3);
+    server_hold(&f->server, "/v1/x", false, false);
+    expect_read(f, resource, 3, CONSUL_WATCHED);
+    assert_int_equal(seen_of(f, "/v1/x").gets, 2);
+}
+
+static void test_a_strict_mount_asks_the_leader(void **state)
+{
+    struct fixture *f = *state;
+
+    start_client(f, 8, 0);
+    watch(f, "/v1/x");
+    assert_false(seen_of(f, "/v1/x").asked_stale);
+}
+
+/* An answer of a server that is not to be believed is not taken; the leader is asked, and for a while only he. */
+static void distrusts(struct fixture *f, unsigned last_contact_ms, bool no_leader, uint64_t index)
+{
+    struct consul_resource *resource;
+
+    start_client(f, 8, 10000);
+    resource = watch(f, "/v1/x");
+    server_hold(&f->server, "/v1/x", true, true);
+    say_of_leader(f, "/v1/x", last_contact_ms, no_leader);
+    server_release(&f->server, "/v1/x", true, 200, index, "{\"v\":2}");
+    for (int i = 0; i < PATIENCE_S * 1000 && seen_of(f, "/v1/x").gets < 2; i++) {
+        pass(f, SECOND / 100); /* it is a break, and reconnecting takes a moment */
+        poll(NULL, 0, 1);
+    }
+    expect_known(resource, 1, true);
+    say_of_leader(f, "/v1/x", 0, false);
+    server_release(&f->server, "/v1/x", false, 200, 12, "{\"v\":3}");
+    wait_told(f, "/v1/x", CONSUL_CHANGED, 2);
+    expect_known(resource, 3, true);
+    server_wait(&f->server, "/v1/x", true, 2);
+    assert_false(seen_of(f, "/v1/x").asked_stale);
+    assert_int_equal(server_asked_index(&f->server, "/v1/x"), 12);
+    assert_int_equal(told_count(f, "/v1/x", CONSUL_WATCH_ENDED), 0);
+
+    pass(f, 61 * SECOND);
+    server_release(&f->server, "/v1/x", true, 200, 13, "{\"v\":4}");
+    server_wait(&f->server, "/v1/x", true, 3);
+    assert_true(seen_of(f, "/v1/x").asked_stale);
+    expect_known(resource, 4, true);
+}
+
+static void test_a_server_that_lost_its_leader_is_not_believed(void **state) { distrusts(*state, 5001, false, 11); }
+
+static void test_a_server_that_knows_no_leader_is_not_believed(void **state) { distrusts(*state, 0, true, 11); }
+
+static void test_a_server_that_is_behind_is_not_believed(void **state) { distrusts(*state, 0, false, 9); }
+
+/* Read your own writes: another server need not have heard of them yet, also when it is asked afterwards. */
+static void test_own_write_is_shown_whoever_answers(void **state)
+{
+    static const char path[] = "/v1/kv/a/?recurse", list[] = "/v1/kv/a/?keys";
+    struct fixture *f = *state;
+    struct consul_kv_entry *entry = consul_kv_entry_new("a/b", 3, "mine", 4);
+    struct consul_snapshot *snapshot;
+    struct consul_resource *resource, *names;
+
+    start_client(f, 8, 10000);
+    server_set(&f->server, path, 200, 10, "[{\"Key\":\"a/a\",\"ModifyIndex\":9},{\"Key\":\"a/z\",\"ModifyIndex\":9}]");
+    resource = get(f, path, CONSUL_KV, CONSUL_BLOCKS);
+    assert_int_equal(freshness_of(f, resource), CONSUL_WATCHED);
+    server_set(&f->server, list, 200, 10, "[\"a/a\",\"a/z\"]");
+    names = get(f, list, CONSUL_JSON, CONSUL_BLOCKS);
+    assert_int_equal(freshness_of(f, names), CONSUL_WATCHED);
+    server_wait(&f->server, path, true, 1);
+    server_wait(&f->server, list, true, 1);
+    server_hold(&f->server, path, false, true);
+    server_hold(&f->server, list, false, true);
+    entry->modify_index = entry->create_index = 15;
+    cache_apply_kv(f->client->cache, NULL, "a/b", entry, 0);
+    cache_apply_kv(f->client->cache, NULL, "a/z", NULL, 9);
+
+    /* Twice something older than our writes, which were done before the second of these was asked for. */
+    for (uint64_t index = 11; index < 13; index++) {
+        server_release(&f->server, path, true, 200, index,
+                       index == 11 ? "[{\"Key\":\"a/a\",\"ModifyIndex\":11},{\"Key\":\"a/z\",\"ModifyIndex\":9}]"
+                                   : "[{\"Key\":\"a/a\",\"ModifyIndex\":12},{\"Key\":\"a/z\",\"ModifyIndex\":9}]");
+        server_wait(&f->server, path, true, (unsigned)index - 9);
+        assert_true(seen_of(f, path).asked_stale);
+        snapshot = consul_resource_peek(resource, &(bool){false});
+        assert_int_equal(snapshot->kv.n, 2);
+        assert_int_equal(snapshot->kv.entries[0]->modify_index, index);
+        assert_ptr_equal(snapshot->kv.entries[1], entry);
+        consul_snapshot_unref(snapshot);
+    }
+    /* The names were asked for before and after, and both times told from before: who reads them asks the leader. */
+    server_release(&f->server, list, true, 200, 11, "[\"a/a\",\"a/old\",\"a/z\"]");
+    server_wait(&f->server, list, true, 2);
+    server_release(&f->server, list, true, 200, 12, "[\"a/a\",\"a/z\"]");
+    server_wait(&f->server, list, true, 3);
+    server_set(&f->server, list, 200, 16, "[\"a/a\",\"a/b\"]");
+    assert_int_equal(freshness_of(f, names), CONSUL_WATCHED);
+    server_expect(&f->server, list, 2, 3);
+    server_release(&f->server, list, true, 200, 14, "[\"a/a\",\"a/z\"]"); /* and after that, too */
+    server_wait(&f->server, list, true, 4);
+    assert_int_equal(server_asked_index(&f->server, list), 16);
+    snapshot = consul_resource_peek(names, &(bool){false});
+    assert_string_equal(json_string_value(json_array_get(snapshot->json, 1)), "a/b");
+    consul_snapshot_unref(snapshot);
+
+    /* What it shows in the end is what it is: others removed ours, and made again what we removed. */
+    server_release(&f->server, path, true, 200, 20, "[{\"Key\":\"a/z\",\"ModifyIndex\":18}]");
+    server_wait(&f->server, path, true, 4);
+    snapshot = consul_resource_peek(resource, &(bool){false});
+    assert_int_equal(snapshot->kv.n, 1);
+    assert_int_equal(snapshot->kv.entries[0]->modify_index, 18);
+    consul_snapshot_unref(snapshot);
+    consul_kv_entry_unref(entry);
+}
+
+/* A write that no answer shows for long: the leader is asked. */
+static void test_an_own_write_that_is_not_shown(void **state)
+{
+    static const char path[] = "/v1/kv/a/?recurse";
+    struct fixture *f = *state;
+    struct consul_kv_entry *entry = consul_kv_entry_new("a/b", 3, "mine", 4);
+    struct consul_resource *resource;
+
+    start_client(f, 8, 10000);
+    server_set(&f->server, path, 200, 10, "[{\"Key\":\"a/a\",\"ModifyIndex\":9}]");
+    resource = get(f, path, CONSUL_KV, CONSUL_BLOCKS);
+    assert_int_equal(freshness_of(f, resource), CONSUL_WATCHED);
+    server_wait(&f->server, path, true, 1);
+    entry->modify_index = entry->create_index = 15;
+    cache_apply_kv(f->client->cache, NULL, "a/b", entry, 0);
+    pass(f, 11 * SECOND);
+    server_set(&f->server, path, 200, 11, "[{\"Key\":\"a/a\",\"ModifyIndex\":11}]");
+    server_wait(&f->server, path, true, 2);
+    assert_false(seen_of(f, path).asked_stale);
+    /* By him it is not there. */
+    server_set(&f->server, path, 200, 12, "[{\"Key\":\"a/a\",\"ModifyIndex\":12}]");
+    server_wait(&f->server, path, true, 3);
+    assert_true(seen_of(f, path).asked_stale);
+    consul_kv_entry_unref(entry);
+}
+
+/* Who has got a lock waits for what its former owner did; not for long if that does not come from where it is asked. */
+static void test_catching_up_asks_the_leader_in_the_end(void **state)
+{
+    static const char path[] = "/v1/kv/a/?recurse";
+    struct fixture *f = *state;
+    struct consul_snapshot *snapshot;
+    enum consul_freshness freshness;
+    struct consul_resource *resource;
+    struct waiter waiter;
+    uint64_t since;
+
+    start_client(f, 8, 10000);
+    server_set(&f->server, path, 200, 10, "[{\"Key\":\"a/a\",\"ModifyIndex\":9}]");
+    resource = get(f, path, CONSUL_KV, CONSUL_BLOCKS);
+    assert_int_equal(freshness_of(f, resource), CONSUL_WATCHED);
+    server_wait(&f->server, path, true, 1);
+    server_hold(&f->server, path, false, true);
+    server_set(&f->server, path, 200, 15, "[{\"Key\":\"a/a\",\"ModifyIndex\":15}]");
+    cache_kv_catch_up(f->client->cache, NULL, "a/a", 15);
+    since = consul_now_ns();
+    waiter_init(f, &waiter);
+    assert_int_equal(consul_resource_read(resource, since, &waiter.waiter, &snapshot, &freshness), -EINPROGRESS);
+    server_expect(&f->server, path, 1, 1);
+    pass(f, SECOND / 10);
+    assert_int_equal(wait_woken(&waiter), 0);
+    assert_int_equal(consul_resource_read(resource, since, &waiter.waiter, &snapshot, &freshness), 0);
+    assert_int_equal(snapshot->kv.entries[0]->modify_index, 15);
+    consul_snapshot_unref(snapshot);
+    server_expect(&f->server, path, 2, 1);
+}
+
 /* ---- watches that cost more than they bring -----------------------------------------------------------------------
  */
 
@@ -1246,16 +1474,6 @@ static void set_hot(struct fixture *f, uint64_t index)
     server_set(&f->server, hot, 200, index, body);
     free(body);
     free(value);
-}
-
-static enum consul_freshness freshness_of(struct fixture *f, struct consul_resource *resource)
-{
-    struct consul_snapshot *snapshot;
-    enum consul_freshness freshness;
-
-    assert_int_equal(read_since(f, resource, consul_now_ns(), &snapshot, &freshness), 0);
-    consul_snapshot_unref(snapshot);
-    return freshness;
 }
 
 /* Changes it until its watch is given up; the index that it is at then. */
@@ -1568,6 +1786,14 @@ int main(void)
         CASE(test_late_answer_is_dropped),
         CASE(test_expire_while_asking),
         CASE(test_own_write_is_shown),
+        CASE(test_watches_may_be_stale),
+        CASE(test_a_strict_mount_asks_the_leader),
+        CASE(test_a_server_that_lost_its_leader_is_not_believed),
+        CASE(test_a_server_that_knows_no_leader_is_not_believed),
+        CASE(test_a_server_that_is_behind_is_not_believed),
+        CASE(test_own_write_is_shown_whoever_answers),
+        CASE(test_an_own_write_that_is_not_shown),
+        CASE(test_catching_up_asks_the_leader_in_the_end),
         CASE(test_a_watch_that_brings_too_much_is_demoted),
         CASE(test_dropping_forgets_a_demotion),
         CASE(test_too_big_in_parts),
