@@ -25,7 +25,8 @@
  *  - waiters are queued only while a GET is under way or due (refetch_ns).
  *
  * Threads: everything in a resource is guarded by cache.lock, save what is marked constant. Answers are decoded without
- * it: only the network thread does that. Callbacks are made on the network thread with no lock held. Lock order:
+ * it, by the network thread, or, where that takes long, by one that others need not wait for (worker.h); then they
+ * count as under way until they are taken. Callbacks are made on the network thread with no lock held. Lock order:
  * cache.lock, then http's.
  */
 #include "kv.h"
@@ -60,6 +61,8 @@
 #define TOO_BIG_FIRST_IN_PARTS (64 * SECOND)
 #define TOO_BIG_LAST_IN_PARTS (4096 * SECOND)
 #define WAIT_MIN_S 10
+/* What takes longer to decode than to hand over to another thread. */
+#define DECODE_APART ((size_t)128 * 1024)
 /* A watched answer of more than this is not fetched again at once: its prefix may change faster than it can be read. */
 #define LARGE_ANSWER (64 * 1024)
 #define NS_PER_LARGE_BYTE 50
@@ -546,15 +549,70 @@ static void is_too_big(struct consul_resource *resource, uint64_t now)
     resource->too_big_until_ns = now + pause;
 }
 
-static void on_get(struct http_request *request)
+/* An answer on its way from the network to its resource. */
+struct received {
+    struct work work; /* first */
+    struct http_request *request;
+    void (*take)(struct received *received); /* frees the request, and gives the resource back */
+    int err;
+    struct consul_snapshot *snapshot; /* counted; with err 0 */
+    size_t news;
+};
+
+static void decode_received(struct work *work)
 {
+    struct received *received = (struct received *)work;
+
+    received->err = decode_answer(received->request->arg, received->request, &received->snapshot, &received->news);
+}
+
+static void decoded(struct work *work, bool ran)
+{
+    struct received *received = (struct received *)work;
+    struct cache *cache = ((struct consul_resource *)received->request->arg)->cache;
+    bool closing;
+
+    pthread_mutex_lock(&cache->lock);
+    closing = cache->closing;
+    pthread_mutex_unlock(&cache->lock);
+    if (!ran || closing) { /* as if it had not come any more */
+        if (ran)
+            consul_snapshot_unref(received->snapshot);
+        received->snapshot = NULL;
+        received->request->net = CONSUL_NET_CANCELLED;
+        received->err = -ECANCELED;
+    }
+    received->take(received);
+    free(received);
+}
+
+static void receive(struct http_request *request, void (*take)(struct received *received))
+{
+    struct cache *cache = ((struct consul_resource *)request->arg)->cache;
+    struct received here = {.request = request, .take = take}, *apart = NULL;
+
+    if (request->answer.len >= DECODE_APART)
+        apart = malloc(sizeof(*apart));
+    if (apart) {
+        *apart = here;
+        apart->work.run = decode_received;
+        apart->work.done = decoded;
+        worker_submit(cache->worker, &apart->work);
+    } else {
+        decode_received(&here.work);
+        take(&here);
+    }
+}
+
+static void take_got(struct received *received)
+{
+    struct http_request *request = received->request;
     struct consul_resource *resource = request->arg, *loser = NULL;
     struct cache *cache = resource->cache;
-    struct consul_snapshot *snapshot = NULL, *before = NULL, *after = NULL;
+    struct consul_snapshot *snapshot = received->snapshot, *before = NULL, *after = NULL;
     struct consul_waiter *woken = NULL;
     bool ended = false, closing;
-    size_t news;
-    int err = decode_answer(resource, request, &snapshot, &news);
+    int err = received->err;
 
     cache_note_contact(cache, request, err);
     pthread_mutex_lock(&cache->lock);
@@ -592,6 +650,8 @@ static void on_get(struct http_request *request)
     http_request_free(request);
 }
 
+static void on_get(struct http_request *request) { receive(request, take_got); }
+
 /* cache.lock is held: the blocking query failed. The next attempt is a GET that answers at once. */
 static void watch_broke(struct consul_resource *resource, const struct http_request *request)
 {
@@ -623,16 +683,16 @@ static bool changes_too_fast(struct consul_resource *resource, uint64_t now)
            now - before < COSTS_BETWEEN_CHANGES * fetch_cost_ns(resource);
 }
 
-static void on_watch(struct http_request *request)
+static void take_watched(struct received *received)
 {
+    struct http_request *request = received->request;
     struct consul_resource *resource = request->arg;
     struct cache *cache = resource->cache;
-    struct consul_snapshot *snapshot = NULL, *before = NULL, *after = NULL;
+    struct consul_snapshot *snapshot = received->snapshot, *before = NULL, *after = NULL;
     struct consul_waiter *woken = NULL;
     bool ended = false, demoted;
     unsigned pause_ms = 0;
-    size_t news;
-    int err = decode_answer(resource, request, &snapshot, &news);
+    int err = received->err;
 
     if (request->net != CONSUL_NET_RESET) /* a broken connection is judged by the attempt to reconnect */
         cache_note_contact(cache, request, err);
@@ -666,7 +726,7 @@ static void on_watch(struct http_request *request)
     (void)consul_index_answer(&resource->index, snapshot->index, (unsigned)((request->done_ns - request->sent_ns) / MS),
                               (uint32_t)rand(), &pause_ms);
     /* A wait that ended with its time brought the whole as well, but that is rare. */
-    demoted = watch_cost_charge(&resource->cost, snapshot->len, news, request->done_ns);
+    demoted = watch_cost_charge(&resource->cost, snapshot->len, received->news, request->done_ns);
     if (resource->watch_stale && resource->snapshot && snapshot->index < resource->snapshot->index) {
         /* The leader has told more in the meantime. */
         cache->dropped++;
@@ -701,6 +761,8 @@ out:
     consul_resource_unref(resource);
     http_request_free(request);
 }
+
+static void on_watch(struct http_request *request) { receive(request, take_watched); }
 
 /* ---- reading ------------------------------------------------------------------------------------------------------
  */
@@ -1094,6 +1156,7 @@ uint64_t cache_tick(void *arg, uint64_t now)
     size_t n = 0;
     uint64_t next;
 
+    worker_deliver(cache->worker);
     pthread_mutex_lock(&cache->lock);
     overdue = take_overdue(cache, now);
     if (cache->timer_ns && cache->timer_ns <= now)
@@ -1161,7 +1224,14 @@ int cache_new(const struct consul_options *options, struct cache **ret_cache)
     return 0;
 }
 
-void cache_set_http(struct cache *cache, struct http *http) { cache->http = http; }
+static void wake_network(void *arg) { http_wakeup(((struct cache *)arg)->http); }
+
+int cache_set_http(struct cache *cache, struct http *http)
+{
+    cache->http = http;
+    cache->worker = worker_new(wake_network, cache);
+    return cache->worker ? 0 : -ENOMEM;
+}
 
 void cache_set_datacenter(struct cache *cache, const char *datacenter) { cache->datacenter = datacenter; }
 
@@ -1176,6 +1246,8 @@ void cache_cancel_waiters(struct cache *cache)
 {
     struct consul_waiter *all;
 
+    if (cache->worker)
+        worker_stop(cache->worker);
     pthread_mutex_lock(&cache->lock);
     all = take_overdue(cache, UINT64_MAX);
     pthread_mutex_unlock(&cache->lock);
@@ -1192,6 +1264,7 @@ void cache_free(struct cache *cache)
         table_remove(cache, resource);
         resource_free(resource);
     }
+    worker_free(cache->worker);
     filtered_clear(&cache->filtered_paths);
     free(cache->buckets);
     pthread_mutex_destroy(&cache->lock);

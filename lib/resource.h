@@ -9,6 +9,7 @@
 #include "filtered.h"
 #include "index.h"
 #include "watch_cost.h"
+#include "worker.h"
 
 #include <pthread.h>
 
@@ -71,6 +72,7 @@ struct cache {
     struct consul_options options; /* constant */
     unsigned watch_limit;          /* constant */
     struct http *http;             /* constant once set */
+    struct worker *worker;         /* constant once set; decodes large answers */
     const char *datacenter;        /* constant once set, borrowed: that of the configuration, or NULL */
 
     pthread_mutex_t lock;

@@ -287,6 +287,14 @@ static void server_stop(struct server *server)
     server->running = false;
 }
 
+static void routes_clear(struct server *server)
+{
+    for (size_t i = 0; i < server->route_n; i++)
+        free(server->routes[i].body);
+    memset(server->routes, 0, sizeof(server->routes));
+    server->route_n = 0;
+}
+
 static void server_set(struct server *server, const char *path, int status, uint64_t index, const char *body)
 {
     struct route *route;
@@ -474,8 +482,7 @@ static int teardown(void **state)
         consul_resource_unref(f->resources[i]);
     consul_free(f->client);
     server_stop(&f->server);
-    for (size_t i = 0; i < f->server.route_n; i++)
-        free(f->server.routes[i].body);
+    routes_clear(&f->server);
     pthread_mutex_destroy(&f->server.lock);
     pthread_cond_destroy(&f->server.changed);
     pthread_mutex_destroy(&f->lock);
@@ -1535,6 +1542,36 @@ static void test_a_watch_that_brings_too_much_is_demoted(void **state)
     assert_false(consul_resource_is_demoted(resource));
 }
 
+/* A large answer is decoded by another thread: at whatever point of that the client ends, who waits is woken once. */
+static void test_stop_while_a_large_answer_is_decoded(void **state)
+{
+    struct fixture *f = *state;
+
+    set_hot(f, 10);
+    for (int i = 0; i < 20; i++) {
+        struct consul_resource *resource;
+        struct consul_snapshot *snapshot;
+        enum consul_freshness freshness;
+        struct waiter waiter;
+        int r;
+
+        start_client(f, 8, 0);
+        assert_int_equal(consul_resource_get(f->client, hot, CONSUL_KV, CONSUL_BLOCKS, 1 << 20, &resource), 0);
+        waiter_init(f, &waiter);
+        r = consul_resource_read(resource, consul_now_ns(), &waiter.waiter, &snapshot, &freshness);
+        assert_int_equal(r, -EINPROGRESS);
+        server_wait(&f->server, hot, false, (unsigned)i + 1);
+        poll(NULL, 0, i / 2);
+        consul_stop(f->client);
+        r = wait_woken(&waiter);
+        if (r != 0)
+            assert_int_equal(r, -ECANCELED);
+        consul_resource_unref(resource);
+        consul_free(f->client);
+        f->client = NULL;
+    }
+}
+
 /* Who drops the caches begins anew. */
 static void test_dropping_forgets_a_demotion(void **state)
 {
@@ -1701,8 +1738,7 @@ static void test_stale(void **state)
         int r;
 
         start_client(f, 8, cases[i].stale_ms);
-        memset(f->server.routes, 0, sizeof(f->server.routes));
-        f->server.route_n = 0;
+        routes_clear(&f->server);
         resource = watch(f, "/v1/x");
         server_set(&f->server, "/v1/other", 200, 10, "{\"v\":7}");
         other = get(f, "/v1/other", CONSUL_JSON, 0);
@@ -1795,6 +1831,7 @@ int main(void)
         CASE(test_an_own_write_that_is_not_shown),
         CASE(test_catching_up_asks_the_leader_in_the_end),
         CASE(test_a_watch_that_brings_too_much_is_demoted),
+        CASE(test_stop_while_a_large_answer_is_decoded),
         CASE(test_dropping_forgets_a_demotion),
         CASE(test_too_big_in_parts),
         CASE(test_watches_are_limited),
