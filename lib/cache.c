@@ -35,6 +35,9 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -48,6 +51,8 @@
 #define IDLE_WATCH (600 * SECOND)       /* a watch that nobody asked for ends */
 #define IDLE_UNREFERENCED (60 * SECOND) /* a snapshot that nobody holds or asked for is freed */
 #define SWEEP_EVERY (5 * SECOND)
+#define TRIM_AFTER ((size_t)1 << 20) /* bytes of answers */
+#define TRIMS 2                      /* in two sweeps: who held parts of it lets go later */
 /* A server that has not heard of the leader for longer is not believed, nor is any for a while. */
 #define LAST_CONTACT_MAX_MS 5000
 #define CONSISTENT_FOR (60 * SECOND)
@@ -412,6 +417,7 @@ static void accept(struct consul_resource *resource, struct consul_snapshot *sna
     }
     if (sent_ns >= resource->floor_index_ns || behind)
         resource->floor_index = 0; /* it is reached, or indexes mean something else by now (a restore) */
+    resource->cache->freed += request->answer.len; /* which is decoded */
     apply_pending(resource, snapshot, request->sent_ns, stale);
     changed = !resource->snapshot || !same_content(resource, resource->snapshot, snapshot);
     if (snapshot->filtered)
@@ -1089,6 +1095,43 @@ static uint64_t run_timers(struct cache *cache, uint64_t now, struct consul_reso
     return next;
 }
 
+static void trim(struct work *work)
+{
+    (void)work;
+#ifdef __GLIBC__
+    malloc_trim(0);
+#endif
+}
+
+static void trimmed(struct work *work, bool ran)
+{
+    struct cache *cache = (struct cache *)((char *)work - offsetof(struct cache, trim));
+
+    (void)ran;
+    pthread_mutex_lock(&cache->lock);
+    cache->trimming = false;
+    pthread_mutex_unlock(&cache->lock);
+}
+
+/*
+ * What was freed among what is still used the allocator keeps: of a large answer, many times its size. cache.lock is
+ * held; true: the work is to be handed to the worker, which takes a while over it.
+ */
+static bool begin_trim(struct cache *cache, uint64_t now)
+{
+    if (cache->freed >= TRIM_AFTER) {
+        cache->freed = 0;
+        cache->trims = TRIMS;
+    }
+    if (cache->trims == 0 || cache->trimming || cache->closing || now - cache->trim_ns < SWEEP_EVERY / 2)
+        return false;
+    cache->trim_ns = now;
+    cache->trims--;
+    cache->trimming = true;
+    cache->trim = (struct work){.run = trim, .done = trimmed};
+    return true;
+}
+
 /* cache.lock is held. Frees what nobody holds and nobody has asked for in a while. */
 static void sweep(struct cache *cache, uint64_t now, struct consul_resource **ended, size_t max, size_t *n)
 {
@@ -1155,6 +1198,7 @@ uint64_t cache_tick(void *arg, uint64_t now)
     struct consul_waiter *overdue;
     size_t n = 0;
     uint64_t next;
+    bool do_trim = false;
 
     worker_deliver(cache->worker);
     pthread_mutex_lock(&cache->lock);
@@ -1163,13 +1207,17 @@ uint64_t cache_tick(void *arg, uint64_t now)
         cache->timer_ns = run_timers(cache, now, ended, sizeof(ended) / sizeof(*ended), &n);
     if (strict_end_ns(cache) <= now)
         break_all(cache, now, ended, sizeof(ended) / sizeof(*ended), &n);
-    if (cache->swept_ns + SWEEP_EVERY <= now)
+    if (cache->swept_ns + SWEEP_EVERY <= now) {
         sweep(cache, now, ended, sizeof(ended) / sizeof(*ended), &n);
+        do_trim = begin_trim(cache, now);
+    }
     pthread_mutex_unlock(&cache->lock);
 
     for (size_t i = 0; i < n; i++)
         tell_ended(cache, ended[i]);
     waiters_wake(overdue, -ETIMEDOUT);
+    if (do_trim)
+        worker_submit(cache->worker, &cache->trim);
 
     pthread_mutex_lock(&cache->lock);
     next = cache->swept_ns + SWEEP_EVERY;

@@ -86,6 +86,11 @@ struct cache {
     uint64_t swept_ns, disconnected_ns, disconnected_realtime_ns;
     uint64_t hits, misses, dropped, ended, stale_served, filtered, snapshot_bytes, waiters;
     uint64_t evicted, idle_ended, demotions, promotions;
+    size_t freed;     /* bytes of answers that were let go since free memory was last given back */
+    unsigned trims;   /* how often that is still to be done, */
+    uint64_t trim_ns; /* and when it was last */
+    struct work trim; /* while trimming: the worker's */
+    bool trimming;
     struct filtered filtered_paths;
     bool known_leader, contacted;
     uint64_t consistent_until_ns; /* until then only the leader's answers are taken */
