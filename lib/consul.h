@@ -200,20 +200,28 @@ void consul_urlencode(const char *text, const char *safe, char *out);
 
 /* ---- KV entries ------------------------------------------------------------------------------------------------ */
 
-/* One key at one ModifyIndex. Immutable; counted; any thread. The key and the value follow the struct. */
+/*
+ * One key at one ModifyIndex. Immutable; counted; any thread. The key, the value and the session follow the struct:
+ * there may be a hundred thousand of these, nearly all without a session.
+ */
 struct consul_kv_entry {
     uint32_t refs;
     uint32_t key_len, value_len;
+    bool has_session;
     uint64_t create_index, modify_index, lock_index, flags;
     uint64_t seen_ns; /* CLOCK_REALTIME ns when this client first saw this ModifyIndex */
-    char session[40]; /* "" when not locked */
-    char data[];      /* key, NUL, value, NUL */
+    char data[];      /* key, NUL, value, NUL, and with has_session the session, NUL */
 };
 
 static inline const char *consul_kv_key(const struct consul_kv_entry *entry) { return entry->data; }
 static inline const char *consul_kv_value(const struct consul_kv_entry *entry)
 {
     return entry->data + entry->key_len + 1;
+}
+/* Whose lock it is; "" when it is not locked. */
+static inline const char *consul_kv_session(const struct consul_kv_entry *entry)
+{
+    return entry->has_session ? entry->data + entry->key_len + 1 + entry->value_len + 1 : "";
 }
 struct consul_kv_entry *consul_kv_entry_new(const char *key, size_t key_len, const void *value, size_t value_len);
 struct consul_kv_entry *consul_kv_entry_ref(struct consul_kv_entry *entry);
