@@ -368,6 +368,8 @@ static void start(struct http *http, struct http_request *request)
     curl_easy_setopt(easy, CURLOPT_PROXY, "");          /* as the consul CLI on a loopback agent; never a surprise */
     curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 0L); /* a 301 of Go's mux names another key */
     curl_easy_setopt(easy, CURLOPT_PATH_AS_IS, 1L);
+    /* No Accept-Encoding: for 3.9 MB an agent takes twice the CPU and time to send 0.5 MB instead, which pays only on a
+     * network of less than 400 Mbit/s; nearly all agents are on the same host. */
     /* Newer servers close what is idle for 120 s. A request that meets such a close is sent again by curl, which for an
      * append would be once too often. */
     curl_easy_setopt(easy, CURLOPT_MAXAGE_CONN, 60L);
