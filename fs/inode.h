@@ -32,34 +32,36 @@ struct inode {
     const struct kind *kind; /* constant */
     struct inode *parent;    /* counted; changes with a rename; NULL for the root of all */
     char *name;              /* as in the directory; changes with a rename; "" for the root of all */
-    uint32_t refs;           /* holders, children included; the kernel's nlookup counts as one */
     uint64_t nlookup;
     struct content *content; /* a file's bytes, counted; NULL: not known before it is opened */
     uint64_t mtime_ns;
-    bool current;           /* what its name stands for now */
-    uint32_t storing;       /* writes of ours under way: their outcome decides the version */
     struct handle *writer;  /* the newest descriptor with uncommitted bytes, borrowed */
-    bool unlinked;          /* by us: what an open descriptor still writes goes nowhere */
-    bool lock_lost;         /* a lock on it was lost: what is open must not be read any more */
-    uint32_t generation;    /* how often a write of ours gave it other bytes */
     struct poller *pollers; /* who waits for a change; see pollers.h */
-    bool superseded;        /* a change made elsewhere gave its name another inode */
-    pid_t refused_pid;      /* who was refused to open it for that reason last */
-    bool occupied;          /* a directory: a thread of notify.c or announce.c is at work in it */
-    bool sounded;           /* a directory: whether somebody holds it was found out once; see interest.h */
-    bool unjudged;          /* a change was told while storing: it is to be looked at again when that is done */
-    bool appending;         /* an operation appends: */
-    struct op *appenders;   /* those of this mount that come after it, in order */
-    bool pages_stale;       /* our own write changed it since the kernel may have cached its pages */
+    struct op *appenders;   /* while appending: those of this mount that come after it, in order */
     /* What the kernel's unlimited entry rests on: the resource that tells when it is no longer true. Counted. */
     struct consul_resource *rests_on;
     struct inode *rest_prev, *rest_next; /* on the resource's list */
     struct consul_resource **listed_by;  /* what shows a directory's names, as far as they were asked for; counted */
     size_t listed_by_n;
     uint64_t passed_over;         /* likewise: the search in which something to tell there had to wait */
-    unsigned tellings;            /* of notify.c: what is still to be told of names in it; guarded by notify.lock */
     struct inode *next_in_bucket; /* of the table by name, while current */
     struct inode *prev, *next;    /* all inodes */
+
+    /* Small things together: the kernel may know a hundred thousand of these. */
+    uint32_t refs;       /* holders, children included; the kernel's nlookup counts as one */
+    uint32_t storing;    /* writes of ours under way: their outcome decides the version */
+    uint32_t generation; /* how often a write of ours gave it other bytes */
+    pid_t refused_pid;   /* who was refused to open it, for being superseded, last */
+    unsigned tellings;   /* of notify.c: what is still to be told of names in it; guarded by notify.lock */
+    bool current;        /* what its name stands for now */
+    bool unlinked;       /* by us: what an open descriptor still writes goes nowhere */
+    bool lock_lost;      /* a lock on it was lost: what is open must not be read any more */
+    bool superseded;     /* a change made elsewhere gave its name another inode */
+    bool occupied;       /* a directory: a thread of notify.c or announce.c is at work in it */
+    bool sounded;        /* a directory: whether somebody holds it was found out once; see interest.h */
+    bool unjudged;       /* a change was told while storing: it is to be looked at again when that is done */
+    bool appending;      /* an operation appends */
+    bool pages_stale;    /* our own write changed it since the kernel may have cached its pages */
 };
 
 struct inode_table {

@@ -119,13 +119,20 @@ unsigned interest_revisit(struct fs *fs, struct consul_resource *resource, unsig
 {
     unsigned pause_ms = INTEREST_MOMENT_MS;
     struct known held;
-    bool any;
+    bool any, demoted = consul_resource_is_demoted(resource);
 
     find_known(fs, resource, true, &held);
     any = held.n > 0;
     known_clear(fs, &held);
-    if (!any || consul_resource_keep(resource))
+    if (!any)
         return 0;
+    /* Its changes are too much to be told of each: who waits for one hears of it some seconds later. */
+    if (demoted && attempt == 1)
+        return INTEREST_DEMOTED_MS;
+    if (consul_resource_keep(resource))
+        return 0;
+    if (demoted)
+        return INTEREST_DEMOTED_MS;
     /* No watch may be free: then it is asked from time to time. */
     for (; attempt > 0 && pause_ms < INTEREST_LAST_MS; attempt--)
         pause_ms *= 2;

@@ -18,6 +18,7 @@
 
 #define INTEREST_MOMENT_MS 500
 #define INTEREST_LAST_MS 60000
+#define INTEREST_DEMOTED_MS 15000
 
 /* The watch on the resource has ended. True: come back after a moment, with attempt 1. */
 bool interest_sound(struct fs *fs, struct consul_resource *resource);

@@ -125,7 +125,7 @@ int kv_key_of_file(struct op *op, struct inode *dir, const char *name, char **re
 
 /* ---- which resource shows a directory --------------------------------------------------------------------------- */
 
-static int read_tree_by(struct op *op, const char *query, const char *prefix, size_t len, size_t max,
+static int read_tree_by(struct op *op, const char *query, const char *prefix, size_t len, unsigned flags, size_t max,
                         struct consul_snapshot **ret_snapshot)
 {
     char *url = kv_url_of(prefix, len, query);
@@ -134,26 +134,33 @@ static int read_tree_by(struct op *op, const char *query, const char *prefix, si
     if (!url)
         return -ENOMEM;
     /* A watch on the empty root wakes only for what concerns it. */
-    r = op_read(op, url, CONSUL_KV, CONSUL_BLOCKS | (len == 0 ? CONSUL_WATCH_EMPTY : 0), max, ret_snapshot);
+    flags |= CONSUL_BLOCKS | CONSUL_IN_PARTS | (len == 0 ? CONSUL_WATCH_EMPTY : 0);
+    r = op_read(op, url, CONSUL_KV, flags, max, ret_snapshot);
     free(url);
     return r;
 }
 
 int kv_read_tree(struct op *op, const char *prefix, size_t len, size_t max, struct consul_snapshot **ret_snapshot)
 {
-    return read_tree_by(op, "?recurse", prefix, len, max, ret_snapshot);
+    return read_tree_by(op, "?recurse", prefix, len, 0, max, ret_snapshot);
 }
 
-int kv_read_names(struct op *op, const char *prefix, size_t max, struct consul_snapshot **ret_snapshot)
+static int read_names_by(struct op *op, const char *prefix, unsigned flags, size_t max,
+                         struct consul_snapshot **ret_snapshot)
 {
     char *url = kv_url_of(prefix, strlen(prefix), "?keys&separator=%2F");
     int r;
 
     if (!url)
         return -ENOMEM;
-    r = op_read(op, url, CONSUL_JSON, CONSUL_BLOCKS | CONSUL_STRINGS, max, ret_snapshot);
+    r = op_read(op, url, CONSUL_JSON, CONSUL_BLOCKS | CONSUL_STRINGS | flags, max, ret_snapshot);
     free(url);
     return r;
+}
+
+int kv_read_names(struct op *op, const char *prefix, size_t max, struct consul_snapshot **ret_snapshot)
+{
+    return read_names_by(op, prefix, 0, max, ret_snapshot);
 }
 
 static int read_key(struct op *op, const char *key, struct consul_snapshot **ret_snapshot)
@@ -172,6 +179,12 @@ bool kv_try_finer(int err) { return err == -EFBIG || err == -EACCES; }
 
 int kv_read_cover(struct op *op, const char *prefix, struct consul_snapshot **ret_snapshot, size_t *ret_covered)
 {
+    return kv_read_all(op, prefix, KV_SMALL, ret_snapshot, ret_covered);
+}
+
+int kv_read_all(struct op *op, const char *prefix, size_t max, struct consul_snapshot **ret_snapshot,
+                size_t *ret_covered)
+{
     size_t len = strlen(prefix), last = 0;
     int r = -EFBIG;
 
@@ -180,12 +193,12 @@ int kv_read_cover(struct op *op, const char *prefix, struct consul_snapshot **re
             continue;
         if (!kv_is_plain(prefix, i)) {
             /* A resource of its own: the small one's maximum is not to grow with it. */
-            r = read_tree_by(op, "?recurse=whole", prefix, last, KV_LARGE, ret_snapshot);
+            r = read_tree_by(op, "?recurse=whole", prefix, last, 0, KV_LARGE, ret_snapshot);
             *ret_covered = last;
             return r;
         }
         last = i;
-        r = kv_read_tree(op, prefix, i, KV_SMALL, ret_snapshot);
+        r = read_tree_by(op, "?recurse", prefix, i, OP_UNLESS_DEMOTED, i < len ? KV_SMALL : max, ret_snapshot);
         *ret_covered = i;
         if (!kv_try_finer(r))
             return r;
@@ -246,6 +259,25 @@ static bool names_have(const json_t *names, const char *name)
     return false;
 }
 
+int kv_has_value(struct op *op, const char *prefix, bool *ret_has)
+{
+    size_t len = strlen(prefix);
+    char *key = len > 0 ? strndup(prefix, len - 1) : NULL, *above = key ? strdup(key) : NULL, *slash;
+    struct consul_snapshot *names;
+    int r = above ? 0 : -ENOMEM;
+
+    if (r == 0) {
+        slash = strrchr(above, '/');
+        above[slash ? slash + 1 - above : 0] = '\0';
+        r = read_names_by(op, above, OP_UNLESS_DEMOTED, KV_SMALL, &names);
+    }
+    if (r == 0)
+        *ret_has = names_have(names->json, key);
+    free(key);
+    free(above);
+    return r;
+}
+
 int kv_find_key(struct op *op, const char *key, struct kv_place *ret_place)
 {
     struct consul_snapshot *snapshot;
@@ -261,7 +293,7 @@ int kv_find_key(struct op *op, const char *key, struct kv_place *ret_place)
     return 0;
 }
 
-/* No prefix above is small enough: names first, then the value. */
+/* No prefix above is small and quiet enough: names first, then the value. */
 static int find_uncovered(struct op *op, const char *prefix, const char *key, bool is_value, struct kv_place *ret_place)
 {
     struct consul_snapshot *names;
@@ -275,12 +307,12 @@ static int find_uncovered(struct op *op, const char *prefix, const char *key, bo
     if (!below)
         return -ENOMEM;
     stpcpy(stpcpy(below, key), "/");
-    r = kv_read_names(op, prefix, KV_SMALL, &names);
+    r = read_names_by(op, prefix, OP_UNLESS_DEMOTED, KV_SMALL, &names);
     if (r == 0) {
         is_dir = names_have(names->json, below);
         if (!is_dir && !names_have(names->json, key))
             r = -ENOENT;
-    } else if (kv_try_finer(r) || r == -ENOENT) { /* a huge directory: ask for just this name */
+    } else if (kv_try_finer(r) || r == -ENOENT) { /* a huge directory, or a restless one: ask for just this name */
         r = kv_find_key(op, key, ret_place);
         if (r == -ENOENT) {
             op_rest_on_nothing(op);

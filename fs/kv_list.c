@@ -124,16 +124,26 @@ static void count_names(const struct consul_snapshot *names, size_t *ret_files, 
     }
 }
 
-/* A key that is also this prefix shows here as %value. Its entry, counted by the snapshot that is read last. */
+/*
+ * A key that is also this prefix shows here as %value. Its entry, counted by the snapshot that is read last; what was
+ * read before is forgotten. In a large store nearly no prefix has one, which is known from where it was looked up.
+ */
 static int find_value(struct op *op, const char *prefix, const struct consul_kv_entry **ret_value)
 {
     size_t len = strlen(prefix);
     struct kv_place place = {0};
+    bool has = true;
     char *key;
     int r;
 
     *ret_value = NULL;
     if (len == 0 || !kv_is_plain(prefix, len - 1))
+        return 0;
+    r = kv_has_value(op, prefix, &has);
+    if (r == -EINPROGRESS)
+        return r;
+    op_rest_on_nothing(op);
+    if (op->quiet || (r == 0 && !has)) /* who asks nobody may not know */
         return 0;
     key = strndup(prefix, len - 1);
     r = key ? kv_find_key(op, key, &place) : -ENOMEM;
@@ -178,9 +188,15 @@ int kv_list(struct op *op, struct inode *dir, struct lister *lister)
     if (!prefix)
         return -ENOMEM;
     len = strlen(prefix);
-    r = kv_read_cover(op, prefix, &snapshot, &covered);
-    if (r == 0 && covered < len)
+    /* All of it was asked for; but who lists the root of a large store has asked for names. */
+    r = kv_read_all(op, prefix, lister->with_content && len > 0 ? KV_MIXED : KV_SMALL, &snapshot, &covered);
+    if (r == 0 && covered < len) {
         value = consul_kv_find(&snapshot->kv, prefix, len - 1);
+    } else if (r == 0 && len > 0) {
+        r = find_value(op, prefix, &value);
+        if (r == 0)
+            r = kv_read_cover(op, prefix, &snapshot, &covered);
+    }
     if (r == 0)
         r = list_cover(op, snapshot, prefix, value, lister);
     else if (kv_try_finer(r))

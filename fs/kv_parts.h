@@ -47,6 +47,11 @@ bool kv_try_finer(int err);
  * `prefix` that is. -EFBIG: none fits. A last plain prefix is asked for whole if what is wanted lies deeper.
  */
 int kv_read_cover(struct op *op, const char *prefix, struct consul_snapshot **ret_snapshot, size_t *ret_covered);
+/* The same for who wants all of `prefix`: that itself may be as large as `max`. */
+int kv_read_all(struct op *op, const char *prefix, size_t max, struct consul_snapshot **ret_snapshot,
+                size_t *ret_covered);
+/* Whether there is a key that is this prefix without its '/', by what shows the names above. */
+int kv_has_value(struct op *op, const char *prefix, bool *ret_has);
 bool kv_has_below(const struct consul_kv_list *list, const char *key);
 
 /* What stands under a name: a directory, or a file with its entry (borrowed). */

@@ -58,6 +58,11 @@ static int begin_copy(struct op *op, struct consul_kv_entry *entry, struct consu
 
     consul_kv_entry_unref(op->moving);
     consul_kv_entry_unref(op->replaced);
+    /* What it replaces may have to come back, so it must be just that. */
+    if (kv.verb == CONSUL_KV_SET && new_key[strlen(new_key) - 1] != '/') {
+        kv.verb = CONSUL_KV_CAS;
+        kv.index = replaced ? replaced->modify_index : 0;
+    }
     op->moving = consul_kv_entry_ref(entry);
     op->replaced = replaced ? consul_kv_entry_ref(replaced) : NULL;
     op->rename_step = COPY;
@@ -97,6 +102,8 @@ static int go_on(struct op *op, struct inode *dir)
         return op->stored ? begin_remove(op) : -EIO;
     if (op->rename_step == REMOVE && op->result == -ESTALE)
         return begin_undo(op);
+    if (op->rename_step == COPY && op->result == -EEXIST && !(op->flags & RENAME_NOREPLACE))
+        op->result = -ESTALE; /* it was not known to be there */
     if (op->rename_step != UNDO && op->result != -ESTALE) {
         if (op->result == 0)
             kv_emptied(op, dir);

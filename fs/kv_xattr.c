@@ -38,8 +38,8 @@ int kv_get_attribute(const struct content *content, const char *attribute, char 
         return show_number(entry->lock_index, value);
     if (strcmp(attribute, PREFIX "flags") == 0)
         return show_number(entry->flags, value);
-    if (strcmp(attribute, PREFIX "session") == 0 && entry->session[0])
-        return snprintf(value, ATTRIBUTE_SIZE, "%s", entry->session);
+    if (strcmp(attribute, PREFIX "session") == 0 && entry->has_session)
+        return snprintf(value, ATTRIBUTE_SIZE, "%s", consul_kv_session(entry));
     return -ENODATA;
 }
 

@@ -559,7 +559,7 @@ void lock_session(struct fs *fs, uint64_t fh, char ret_id[40])
             entry = consul_lock_entry(file->lock);
     pthread_mutex_unlock(&table->lock);
     if (entry)
-        strcpy(ret_id, entry->session);
+        strcpy(ret_id, consul_kv_session(entry));
     consul_kv_entry_unref(entry);
 }
 

@@ -434,8 +434,14 @@ static int read_path(struct op *op, const char *path, enum consul_format format,
             return 0;
         }
     }
-    r = consul_resource_get(op->fs->consul, path, format, flags, max, &resource);
-    return r < 0 ? r : read_resource(op, path, resource, ret_snapshot);
+    r = consul_resource_get(op->fs->consul, path, format, flags & ~OP_UNLESS_DEMOTED, max, &resource);
+    if (r < 0)
+        return r;
+    if (flags & OP_UNLESS_DEMOTED && consul_resource_is_demoted(resource)) {
+        consul_resource_unref(resource);
+        return -EFBIG;
+    }
+    return read_resource(op, path, resource, ret_snapshot);
 }
 
 int op_read_resource(struct op *op, struct consul_resource *resource, struct consul_snapshot **ret_snapshot)

@@ -18,6 +18,9 @@
 struct op;
 struct fuse_req;
 
+/* A flag of op_read() beside the library's: -EFBIG when the resource is demoted, as if it were too large. */
+#define OP_UNLESS_DEMOTED (1u << 16)
+
 /* Replies and returns 0, or returns -EINPROGRESS, or another negative errno that is to be replied. */
 typedef int op_run_fn(struct op *op);
 

@@ -273,7 +273,7 @@ static int test_elsewhere(struct op *op, struct lock_request *request, bool *ret
     r = tree_find(op, op->new_parent, op->new_name, &found);
     if (r == 0 && found.content && found.content->entry) {
         consul_lock_session(op->fs->consul, op_datacenter(op), ours);
-        *ret_locked = found.content->entry->session[0] && strcmp(found.content->entry->session, ours) != 0;
+        *ret_locked = found.content->entry->has_session && strcmp(consul_kv_session(found.content->entry), ours) != 0;
     }
     content_unref(found.content);
     return r == -ENOENT ? 0 : r;

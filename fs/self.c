@@ -157,7 +157,17 @@ static void print_all(struct fs *fs, void (*print)(FILE *, const char *, uint64_
     print(stream, "locks.held", locks.held);
     print(stream, "locks.waiting", locks.waiting);
     print(stream, "watches.now", stats.watches);
+    print(stream, "watches.prefixes", stats.watches_prefixes);
+    print(stream, "watches.names", stats.watches_names);
+    print(stream, "watches.keys", stats.watches_keys);
+    print(stream, "watches.others", stats.watches - stats.watches_prefixes - stats.watches_names - stats.watches_keys);
     print(stream, "watches.ended", stats.watches_ended);
+    print(stream, "watches.evicted", stats.evictions);
+    print(stream, "watches.idled", stats.idle_ended);
+    print(stream, "watches.demotions", stats.demotions);
+    print(stream, "watches.promotions", stats.promotions);
+    print(stream, "prefixes.demoted", stats.demoted);
+    print(stream, "prefixes.too_large", stats.too_large);
 }
 
 static void print_plain(FILE *stream, const char *name, uint64_t value)

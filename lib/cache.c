@@ -9,7 +9,14 @@
  * one GET, which all readers of the resource share.
  *
  * A resource that is read becomes watched as soon as a watch is free. The least recently read one gives its watch up
- * when it has not been read for EVICT_AFTER; while all are hot the others are revalidated on each read.
+ * when it has not been read for EVICT_AFTER; while all are hot the others are revalidated on each read. One whose
+ * blocking query brings far more than what changed is demoted for a while: revalidated, or read in parts.
+ *
+ * Blocking queries may be answered by any server (`stale`), so that many mounts do not load the leader, unless this
+ * mount is strict (stale= of 0). Such an answer tells of changes, and of nothing else: it is not fresh for anybody, and
+ * it is taken only if it is not behind what is known and its server hears the leader; what this client wrote and it
+ * does not show is put in (own_writes.c). If it is not taken that is a break: the leader is asked. All other GETs are
+ * answered by the leader, or for it.
  *
  * Invariants:
  *  - at most one GET and one blocking query of a resource are under way;
@@ -18,7 +25,8 @@
  *  - waiters are queued only while a GET is under way or due (refetch_ns).
  *
  * Threads: everything in a resource is guarded by cache.lock, save what is marked constant. Answers are decoded without
- * it: only the network thread does that. Callbacks are made on the network thread with no lock held. Lock order:
+ * it, by the network thread, or, where that takes long, by one that others need not wait for (worker.h); then they
+ * count as under way until they are taken. Callbacks are made on the network thread with no lock held. Lock order:
  * cache.lock, then http's.
  */
 #include "kv.h"
@@ -27,6 +35,9 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -40,10 +51,23 @@
 #define IDLE_WATCH (600 * SECOND)       /* a watch that nobody asked for ends */
 #define IDLE_UNREFERENCED (60 * SECOND) /* a snapshot that nobody holds or asked for is freed */
 #define SWEEP_EVERY (5 * SECOND)
+#define TRIM_AFTER ((size_t)1 << 20) /* bytes of answers */
+#define TRIMS 2                      /* in two sweeps: who held parts of it lets go later */
+/* A server that has not heard of the leader for longer is not believed, nor is any for a while. */
+#define LAST_CONTACT_MAX_MS 5000
+#define CONSISTENT_FOR (60 * SECOND)
+/* Servers show what was written within so long, or the leader is asked. */
+#define PENDING_MAX (10 * SECOND)
+#define FLOOR_PATIENCE (100 * MS)
 /* An answer that exceeded its maximum is not tried again for so long; twice as long each time it is found so. */
 #define TOO_BIG_FIRST (1 * SECOND)
 #define TOO_BIG_LAST (64 * SECOND)
+/* Where there are parts to read, nobody waits for it to become small. */
+#define TOO_BIG_FIRST_IN_PARTS (64 * SECOND)
+#define TOO_BIG_LAST_IN_PARTS (4096 * SECOND)
 #define WAIT_MIN_S 10
+/* What takes longer to decode than to hand over to another thread. */
+#define DECODE_APART ((size_t)128 * 1024)
 /* A watched answer of more than this is not fetched again at once: its prefix may change faster than it can be read. */
 #define LARGE_ANSWER (64 * 1024)
 #define NS_PER_LARGE_BYTE 50
@@ -238,6 +262,15 @@ static unsigned wait_of(const struct cache *cache)
     return stale_s < WAIT_MIN_S ? WAIT_MIN_S : (unsigned)stale_s;
 }
 
+/* cache.lock is held. */
+static bool may_be_stale(const struct consul_resource *resource, uint64_t now)
+{
+    uint64_t pending_ns = pending_since_ns(resource);
+
+    return resource->cache->options.stale_ms > 0 && now >= resource->cache->consistent_until_ns &&
+           (pending_ns == 0 || now - pending_ns < PENDING_MAX);
+}
+
 /* cache.lock is held. The blocking query goes out with the index that we know. */
 static int start_blocking_query(struct consul_resource *resource)
 {
@@ -252,8 +285,10 @@ static int start_blocking_query(struct consul_resource *resource)
     if (!path)
         return -ENOMEM;
     consul_index_next(&resource->index, &index, &wait_s);
+    resource->watch_stale = wait_s > 0 && may_be_stale(resource, consul_now_ns());
     if (wait_s > 0)
-        snprintf(path, size, "%s%cindex=%" PRIu64 "&wait=%us", resource->path, separator, index, wait_s);
+        snprintf(path, size, "%s%cindex=%" PRIu64 "&wait=%us%s", resource->path, separator, index, wait_s,
+                 resource->watch_stale ? "&stale" : "");
     else
         strcpy(path, resource->path);
     request = http_request_new("GET", path);
@@ -320,6 +355,7 @@ static bool evict_one(struct cache *cache, const struct consul_resource *taker, 
     if (!coldest || coldest->used_ns + EVICT_AFTER > now)
         return false;
     end_watch(coldest);
+    cache->evicted++;
     coldest->refs++;
     *ret_loser = coldest;
     return true;
@@ -331,13 +367,16 @@ static void maybe_watch(struct consul_resource *resource, struct consul_resource
     struct cache *cache = resource->cache;
     uint64_t now = consul_now_ns();
 
-    if (resource->state == WATCH_LIVE || cache->closing || !worth_watching(resource))
+    if (resource->state == WATCH_LIVE || cache->closing || !worth_watching(resource) ||
+        watch_cost_is_demoted(&resource->cost, now))
         return;
     if (resource->state == WATCH_NONE) {
         if (cache->watch_limit == 0 ||
             (cache->watches >= cache->watch_limit && !evict_one(cache, resource, now, ret_loser)))
             return;
         cache->watches++;
+        cache->promotions += resource->was_demoted;
+        resource->was_demoted = false;
         consul_index_init(&resource->index, false, wait_of(cache));
     }
     consul_index_read(&resource->index, resource->snapshot->index);
@@ -360,21 +399,26 @@ static bool same_content(const struct consul_resource *resource, const struct co
  * cache.lock is held. Takes the decoded answer; *ret_before and *ret_after, counted, are set only if the content
  * changed. An answer that was overtaken by a later request's is dropped.
  */
-static void accept(struct consul_resource *resource, struct consul_snapshot *snapshot, uint64_t sent_ns,
-                   uint64_t done_ns, struct consul_snapshot **ret_before, struct consul_snapshot **ret_after)
+static void accept(struct consul_resource *resource, struct consul_snapshot *snapshot,
+                   const struct http_request *request, bool stale, struct consul_snapshot **ret_before,
+                   struct consul_snapshot **ret_after)
 {
-    bool changed;
+    /* What another server than the leader shows may be of before the request was sent. */
+    uint64_t sent_ns = stale ? resource->sent_ns : request->sent_ns;
+    bool changed, behind = resource->snapshot && snapshot->index < resource->snapshot->index;
 
     resource->error = 0;
     resource->too_big_pause_ns = 0;
-    if (resource->snapshot && sent_ns < resource->sent_ns && snapshot->index <= resource->snapshot->index) {
+    if ((resource->snapshot && sent_ns < resource->sent_ns && snapshot->index <= resource->snapshot->index) ||
+        (behind && request->sent_ns < resource->arrived_ns)) {
         resource->cache->dropped++;
         consul_snapshot_unref(snapshot);
         return;
     }
-    if (sent_ns >= resource->floor_index_ns || (resource->snapshot && snapshot->index < resource->snapshot->index))
+    if (sent_ns >= resource->floor_index_ns || behind)
         resource->floor_index = 0; /* it is reached, or indexes mean something else by now (a restore) */
-    apply_pending(resource, snapshot, sent_ns);
+    resource->cache->freed += request->answer.len; /* which is decoded */
+    apply_pending(resource, snapshot, request->sent_ns, stale);
     changed = !resource->snapshot || !same_content(resource, resource->snapshot, snapshot);
     if (snapshot->filtered)
         resource->cache->filtered++;
@@ -388,7 +432,21 @@ static void accept(struct consul_resource *resource, struct consul_snapshot *sna
     }
     set_snapshot(resource, snapshot);
     resource->sent_ns = sent_ns > resource->sent_ns ? sent_ns : resource->sent_ns;
-    resource->fetched_ns = resource->good_ns = done_ns;
+    if (!stale)
+        resource->fetched_ns = request->done_ns;
+    resource->arrived_ns = resource->good_ns = request->done_ns;
+}
+
+/* cache.lock is held. Not to be taken: the server does not know what it should, or less than we do. */
+static bool is_unreliable(const struct consul_resource *resource, const struct http_request *request,
+                          const struct consul_snapshot *snapshot)
+{
+    const struct cache *cache = resource->cache;
+    uint64_t allowed = cache->options.stale_ms < LAST_CONTACT_MAX_MS ? cache->options.stale_ms : LAST_CONTACT_MAX_MS;
+
+    if (request->tells_leader && !request->known_leader)
+        return true;
+    return request->last_contact_ms > allowed || snapshot->index < resource->index.index;
 }
 
 /* The newest snapshot as it was before the answer, for decode() to share entries with. */
@@ -409,8 +467,18 @@ static int errno_of(const struct consul_resource *resource, const struct http_re
     return http_errno(request);
 }
 
+static size_t news_in(enum consul_format format, const struct consul_snapshot *old, const struct consul_snapshot *new)
+{
+    if (!old)
+        return new->len;
+    if (format == CONSUL_KV)
+        return kv_list_news(&old->kv, old->index, &new->kv);
+    return old->hash == new->hash ? 0 : new->len; /* of other answers it is not known which part is new */
+}
+
+/* *ret_news is roughly how many of its bytes tell what was not known before. */
 static int decode_answer(struct consul_resource *resource, const struct http_request *request,
-                         struct consul_snapshot **ret_snapshot)
+                         struct consul_snapshot **ret_snapshot, size_t *ret_news)
 {
     int err = errno_of(resource, request);
     struct consul_snapshot *old;
@@ -419,6 +487,8 @@ static int decode_answer(struct consul_resource *resource, const struct http_req
         return err;
     old = peek_locked(resource);
     err = snapshot_decode(resource->format, resource->flags, request, old, ret_snapshot);
+    if (err == 0)
+        *ret_news = news_in(resource->format, old, *ret_snapshot);
     consul_snapshot_unref(old);
     return err;
 }
@@ -475,27 +545,86 @@ static void tell_ended(struct cache *cache, struct consul_resource *loser)
 /* cache.lock is held. */
 static void is_too_big(struct consul_resource *resource, uint64_t now)
 {
+    bool in_parts = resource->flags & CONSUL_IN_PARTS;
+    uint64_t first = in_parts ? TOO_BIG_FIRST_IN_PARTS : TOO_BIG_FIRST;
+    uint64_t last = in_parts ? TOO_BIG_LAST_IN_PARTS : TOO_BIG_LAST;
     uint64_t pause = resource->too_big_pause_ns * 2;
 
-    pause = pause < TOO_BIG_FIRST ? TOO_BIG_FIRST : pause > TOO_BIG_LAST ? TOO_BIG_LAST : pause;
+    pause = pause < first ? first : pause > last ? last : pause;
     resource->too_big_pause_ns = pause;
     resource->too_big_until_ns = now + pause;
 }
 
-static void on_get(struct http_request *request)
+/* An answer on its way from the network to its resource. */
+struct received {
+    struct work work; /* first */
+    struct http_request *request;
+    void (*take)(struct received *received); /* frees the request, and gives the resource back */
+    int err;
+    struct consul_snapshot *snapshot; /* counted; with err 0 */
+    size_t news;
+};
+
+static void decode_received(struct work *work)
 {
+    struct received *received = (struct received *)work;
+
+    received->err = decode_answer(received->request->arg, received->request, &received->snapshot, &received->news);
+}
+
+static void decoded(struct work *work, bool ran)
+{
+    struct received *received = (struct received *)work;
+    struct cache *cache = ((struct consul_resource *)received->request->arg)->cache;
+    bool closing;
+
+    pthread_mutex_lock(&cache->lock);
+    closing = cache->closing;
+    pthread_mutex_unlock(&cache->lock);
+    if (!ran || closing) { /* as if it had not come any more */
+        if (ran)
+            consul_snapshot_unref(received->snapshot);
+        received->snapshot = NULL;
+        received->request->net = CONSUL_NET_CANCELLED;
+        received->err = -ECANCELED;
+    }
+    received->take(received);
+    free(received);
+}
+
+static void receive(struct http_request *request, void (*take)(struct received *received))
+{
+    struct cache *cache = ((struct consul_resource *)request->arg)->cache;
+    struct received here = {.request = request, .take = take}, *apart = NULL;
+
+    if (request->answer.len >= DECODE_APART)
+        apart = malloc(sizeof(*apart));
+    if (apart) {
+        *apart = here;
+        apart->work.run = decode_received;
+        apart->work.done = decoded;
+        worker_submit(cache->worker, &apart->work);
+    } else {
+        decode_received(&here.work);
+        take(&here);
+    }
+}
+
+static void take_got(struct received *received)
+{
+    struct http_request *request = received->request;
     struct consul_resource *resource = request->arg, *loser = NULL;
     struct cache *cache = resource->cache;
-    struct consul_snapshot *snapshot = NULL, *before = NULL, *after = NULL;
+    struct consul_snapshot *snapshot = received->snapshot, *before = NULL, *after = NULL;
     struct consul_waiter *woken = NULL;
     bool ended = false, closing;
-    int err = decode_answer(resource, request, &snapshot);
+    int err = received->err;
 
     cache_note_contact(cache, request, err);
     pthread_mutex_lock(&cache->lock);
     resource->get = NULL;
     if (err == 0) {
-        accept(resource, snapshot, request->sent_ns, request->done_ns, &before, &after);
+        accept(resource, snapshot, request, false, &before, &after);
         if (resource->sent_ns >= resource->not_before_ns)
             maybe_watch(resource, &loser);
         if (resource->state == WATCH_LIVE && !worth_watching(resource))
@@ -526,6 +655,8 @@ static void on_get(struct http_request *request)
     consul_resource_unref(resource);
     http_request_free(request);
 }
+
+static void on_get(struct http_request *request) { receive(request, take_got); }
 
 /* cache.lock is held: the blocking query failed. The next attempt is a GET that answers at once. */
 static void watch_broke(struct consul_resource *resource, const struct http_request *request)
@@ -558,15 +689,16 @@ static bool changes_too_fast(struct consul_resource *resource, uint64_t now)
            now - before < COSTS_BETWEEN_CHANGES * fetch_cost_ns(resource);
 }
 
-static void on_watch(struct http_request *request)
+static void take_watched(struct received *received)
 {
+    struct http_request *request = received->request;
     struct consul_resource *resource = request->arg;
     struct cache *cache = resource->cache;
-    struct consul_snapshot *snapshot = NULL, *before = NULL, *after = NULL;
+    struct consul_snapshot *snapshot = received->snapshot, *before = NULL, *after = NULL;
     struct consul_waiter *woken = NULL;
-    bool ended = false;
+    bool ended = false, demoted;
     unsigned pause_ms = 0;
-    int err = decode_answer(resource, request, &snapshot);
+    int err = received->err;
 
     if (request->net != CONSUL_NET_RESET) /* a broken connection is judged by the attempt to reconnect */
         cache_note_contact(cache, request, err);
@@ -588,13 +720,35 @@ static void on_watch(struct http_request *request)
         }
         goto out;
     }
+    if (resource->watch_stale && is_unreliable(resource, request, snapshot)) {
+        cache->dropped++;
+        cache->consistent_until_ns = request->done_ns + CONSISTENT_FOR;
+        consul_snapshot_unref(snapshot);
+        watch_broke(resource, request);
+        goto out;
+    }
     /* The query was sent long ago and answered now: what it shows is as new as its answer, save what this client wrote
      * while the answer was on its way; apply_pending() knows that. */
     (void)consul_index_answer(&resource->index, snapshot->index, (unsigned)((request->done_ns - request->sent_ns) / MS),
                               (uint32_t)rand(), &pause_ms);
-    accept(resource, snapshot, request->sent_ns, request->done_ns, &before, &after);
+    /* A wait that ended with its time brought the whole as well, but that is rare. */
+    demoted = watch_cost_charge(&resource->cost, snapshot->len, received->news, request->done_ns);
+    if (resource->watch_stale && resource->snapshot && snapshot->index < resource->snapshot->index) {
+        /* The leader has told more in the meantime. */
+        cache->dropped++;
+        (void)consul_index_read(&resource->index, resource->snapshot->index);
+        consul_snapshot_unref(snapshot);
+    } else {
+        accept(resource, snapshot, request, resource->watch_stale, &before, &after);
+    }
+    if (is_new_enough(resource))
+        resource->refetch_ns = 0; /* what was due in case it did not come */
     if (!worth_watching(resource)) {
         ended = end_watch(resource);
+    } else if (demoted) {
+        ended = end_watch(resource);
+        resource->was_demoted = true;
+        cache->demotions++;
     } else if (pause_ms > 0 || (after && changes_too_fast(resource, request->done_ns))) {
         resource->watch_paused = true;
         resource->refetch_ns = consul_now_ns() + pause_ms * MS + fetch_cost_ns(resource);
@@ -613,6 +767,8 @@ out:
     consul_resource_unref(resource);
     http_request_free(request);
 }
+
+static void on_watch(struct http_request *request) { receive(request, take_watched); }
 
 /* ---- reading ------------------------------------------------------------------------------------------------------
  */
@@ -639,12 +795,25 @@ static bool is_live(const struct consul_resource *resource, uint64_t now)
             !resource->cache->disconnected_ns);
 }
 
-/* The blocking query that is outstanding is about to bring what is waited for: an index that is known to be there. */
-static bool is_coming(const struct consul_resource *resource)
+/*
+ * cache.lock is held. The blocking query that is outstanding is about to bring what is waited for: an index that is
+ * known to be there. A server that is not the leader may be late: then the leader is asked.
+ */
+static bool is_coming(struct consul_resource *resource, uint64_t now)
 {
-    return resource->state == WATCH_LIVE && resource->watch && resource->snapshot &&
-           resource->sent_ns >= resource->not_before_ns && resource->snapshot->index < resource->floor_index &&
-           !resource->cache->disconnected_ns;
+    uint64_t late_ns = resource->floor_index_ns + FLOOR_PATIENCE;
+
+    if (resource->state != WATCH_LIVE || !resource->watch || !resource->snapshot ||
+        resource->sent_ns < resource->not_before_ns || resource->snapshot->index >= resource->floor_index ||
+        resource->cache->disconnected_ns)
+        return false;
+    if (!resource->watch_stale)
+        return true;
+    if (now >= late_ns)
+        return false;
+    resource->refetch_ns = late_ns;
+    set_timer(resource->cache, late_ns);
+    return true;
 }
 
 int consul_resource_read(struct consul_resource *resource, uint64_t since_ns, struct consul_waiter *waiter,
@@ -676,7 +845,7 @@ int consul_resource_read(struct consul_resource *resource, uint64_t since_ns, st
     } else if (cache->closing) {
         r = -ECANCELED;
     } else {
-        if (!resource->get && !is_coming(resource))
+        if (!resource->get && !is_coming(resource, now))
             r = start_get(resource);
         else if (resource->get && resource->get_since_ns < resource->not_before_ns)
             resource->get_again = true;
@@ -793,6 +962,16 @@ bool consul_resource_is_watched(struct consul_resource *resource)
     return watched;
 }
 
+bool consul_resource_is_demoted(struct consul_resource *resource)
+{
+    bool demoted;
+
+    pthread_mutex_lock(&resource->cache->lock);
+    demoted = watch_cost_is_demoted(&resource->cost, consul_now_ns());
+    pthread_mutex_unlock(&resource->cache->lock);
+    return demoted;
+}
+
 bool consul_resource_keep(struct consul_resource *resource)
 {
     bool watched;
@@ -842,6 +1021,7 @@ void cache_drop(struct cache *cache)
                 told[n++] = r;
             }
             r->used_ns = 0; /* the sweep frees it if nobody holds it */
+            watch_cost_forget(&r->cost);
             r->too_big_until_ns = 0;
             if (!r->get)
                 set_snapshot(r, NULL);
@@ -915,6 +1095,43 @@ static uint64_t run_timers(struct cache *cache, uint64_t now, struct consul_reso
     return next;
 }
 
+static void trim(struct work *work)
+{
+    (void)work;
+#ifdef __GLIBC__
+    malloc_trim(0);
+#endif
+}
+
+static void trimmed(struct work *work, bool ran)
+{
+    struct cache *cache = (struct cache *)((char *)work - offsetof(struct cache, trim));
+
+    (void)ran;
+    pthread_mutex_lock(&cache->lock);
+    cache->trimming = false;
+    pthread_mutex_unlock(&cache->lock);
+}
+
+/*
+ * What was freed among what is still used the allocator keeps: of a large answer, many times its size. cache.lock is
+ * held; true: the work is to be handed to the worker, which takes a while over it.
+ */
+static bool begin_trim(struct cache *cache, uint64_t now)
+{
+    if (cache->freed >= TRIM_AFTER) {
+        cache->freed = 0;
+        cache->trims = TRIMS;
+    }
+    if (cache->trims == 0 || cache->trimming || cache->closing || now - cache->trim_ns < SWEEP_EVERY / 2)
+        return false;
+    cache->trim_ns = now;
+    cache->trims--;
+    cache->trimming = true;
+    cache->trim = (struct work){.run = trim, .done = trimmed};
+    return true;
+}
+
 /* cache.lock is held. Frees what nobody holds and nobody has asked for in a while. */
 static void sweep(struct cache *cache, uint64_t now, struct consul_resource **ended, size_t max, size_t *n)
 {
@@ -925,6 +1142,7 @@ static void sweep(struct cache *cache, uint64_t now, struct consul_resource **en
         next = r->next;
         if (r->state != WATCH_NONE && r->used_ns + IDLE_WATCH < now && *n < max) {
             end_watch(r);
+            cache->idle_ended++;
             r->refetch_ns = 0;
             r->refs++;
             ended[(*n)++] = r;
@@ -980,20 +1198,26 @@ uint64_t cache_tick(void *arg, uint64_t now)
     struct consul_waiter *overdue;
     size_t n = 0;
     uint64_t next;
+    bool do_trim = false;
 
+    worker_deliver(cache->worker);
     pthread_mutex_lock(&cache->lock);
     overdue = take_overdue(cache, now);
     if (cache->timer_ns && cache->timer_ns <= now)
         cache->timer_ns = run_timers(cache, now, ended, sizeof(ended) / sizeof(*ended), &n);
     if (strict_end_ns(cache) <= now)
         break_all(cache, now, ended, sizeof(ended) / sizeof(*ended), &n);
-    if (cache->swept_ns + SWEEP_EVERY <= now)
+    if (cache->swept_ns + SWEEP_EVERY <= now) {
         sweep(cache, now, ended, sizeof(ended) / sizeof(*ended), &n);
+        do_trim = begin_trim(cache, now);
+    }
     pthread_mutex_unlock(&cache->lock);
 
     for (size_t i = 0; i < n; i++)
         tell_ended(cache, ended[i]);
     waiters_wake(overdue, -ETIMEDOUT);
+    if (do_trim)
+        worker_submit(cache->worker, &cache->trim);
 
     pthread_mutex_lock(&cache->lock);
     next = cache->swept_ns + SWEEP_EVERY;
@@ -1048,7 +1272,14 @@ int cache_new(const struct consul_options *options, struct cache **ret_cache)
     return 0;
 }
 
-void cache_set_http(struct cache *cache, struct http *http) { cache->http = http; }
+static void wake_network(void *arg) { http_wakeup(((struct cache *)arg)->http); }
+
+int cache_set_http(struct cache *cache, struct http *http)
+{
+    cache->http = http;
+    cache->worker = worker_new(wake_network, cache);
+    return cache->worker ? 0 : -ENOMEM;
+}
 
 void cache_set_datacenter(struct cache *cache, const char *datacenter) { cache->datacenter = datacenter; }
 
@@ -1063,6 +1294,8 @@ void cache_cancel_waiters(struct cache *cache)
 {
     struct consul_waiter *all;
 
+    if (cache->worker)
+        worker_stop(cache->worker);
     pthread_mutex_lock(&cache->lock);
     all = take_overdue(cache, UINT64_MAX);
     pthread_mutex_unlock(&cache->lock);
@@ -1079,6 +1312,7 @@ void cache_free(struct cache *cache)
         table_remove(cache, resource);
         resource_free(resource);
     }
+    worker_free(cache->worker);
     filtered_clear(&cache->filtered_paths);
     free(cache->buckets);
     pthread_mutex_destroy(&cache->lock);
@@ -1095,9 +1329,33 @@ char *cache_filtered(struct cache *cache)
     return text;
 }
 
+/* cache.lock is held. */
+static void count_by_sort(const struct cache *cache, struct consul_stats *stats)
+{
+    uint64_t now = consul_now_ns();
+
+    for (const struct consul_resource *r = cache->all; r; r = r->next) {
+        stats->demoted += watch_cost_is_demoted(&r->cost, now);
+        stats->too_large += now < r->too_big_until_ns;
+        if (r->state == WATCH_NONE || !r->prefix)
+            continue;
+        if (r->format != CONSUL_KV)
+            stats->watches_names++;
+        else if (r->recursive)
+            stats->watches_prefixes++;
+        else
+            stats->watches_keys++;
+    }
+}
+
 void cache_add_stats(struct cache *cache, struct consul_stats *stats)
 {
     pthread_mutex_lock(&cache->lock);
+    count_by_sort(cache, stats);
+    stats->evictions = cache->evicted;
+    stats->idle_ended = cache->idle_ended;
+    stats->demotions = cache->demotions;
+    stats->promotions = cache->promotions;
     stats->watches = cache->watches;
     stats->resources = cache->n;
     stats->snapshot_bytes = cache->snapshot_bytes;

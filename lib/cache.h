@@ -7,8 +7,8 @@
 struct cache;
 
 int cache_new(const struct consul_options *options, struct cache **ret_cache);
-/* Before the network thread starts. */
-void cache_set_http(struct cache *cache, struct http *http);
+/* Before the network thread starts. -ENOMEM. */
+int cache_set_http(struct cache *cache, struct http *http);
 /* That of the configuration (NULL: the agent's), which must outlive the cache. What another one does not answer does
  * not tell that the agent is gone. */
 void cache_set_datacenter(struct cache *cache, const char *datacenter);
@@ -16,7 +16,7 @@ void cache_set_datacenter(struct cache *cache, const char *datacenter);
 uint64_t cache_tick(void *cache, uint64_t now_ns);
 /* From now on nothing new is started and who waits gets -ECANCELED. */
 void cache_close(struct cache *cache);
-/* After the network thread has ended: who still waits gets -ECANCELED. */
+/* After the network thread has ended: what it left is ended, and who still waits gets -ECANCELED. */
 void cache_cancel_waiters(struct cache *cache);
 void cache_free(struct cache *cache);
 

@@ -66,7 +66,9 @@ int consul_new(const struct consul_config *config, const struct consul_options *
     r = http_new(config, connections, tick, client, &client->http);
     if (r < 0)
         goto fail;
-    cache_set_http(client->cache, client->http);
+    r = cache_set_http(client->cache, client->http);
+    if (r < 0)
+        goto fail;
     cache_set_datacenter(client->cache, client->datacenter);
     r = http_start(client->http);
     if (r < 0)

@@ -129,7 +129,7 @@ enum consul_change {
 struct consul_options {
     unsigned watches;    /* connections that blocking queries and other requests share; see cache.c */
     uint64_t timeout_ms; /* for one request, retries included */
-    uint64_t stale_ms;   /* or CONSUL_STALE_FOREVER */
+    uint64_t stale_ms;   /* or CONSUL_STALE_FOREVER. Not 0: any server may tell of changes; see cache.c */
     consul_log_fn *log;  /* may be NULL */
     void *log_arg;
     /*
@@ -200,20 +200,28 @@ void consul_urlencode(const char *text, const char *safe, char *out);
 
 /* ---- KV entries ------------------------------------------------------------------------------------------------ */
 
-/* One key at one ModifyIndex. Immutable; counted; any thread. The key and the value follow the struct. */
+/*
+ * One key at one ModifyIndex. Immutable; counted; any thread. The key, the value and the session follow the struct:
+ * there may be a hundred thousand of these, nearly all without a session.
+ */
 struct consul_kv_entry {
     uint32_t refs;
     uint32_t key_len, value_len;
+    bool has_session;
     uint64_t create_index, modify_index, lock_index, flags;
     uint64_t seen_ns; /* CLOCK_REALTIME ns when this client first saw this ModifyIndex */
-    char session[40]; /* "" when not locked */
-    char data[];      /* key, NUL, value, NUL */
+    char data[];      /* key, NUL, value, NUL, and with has_session the session, NUL */
 };
 
 static inline const char *consul_kv_key(const struct consul_kv_entry *entry) { return entry->data; }
 static inline const char *consul_kv_value(const struct consul_kv_entry *entry)
 {
     return entry->data + entry->key_len + 1;
+}
+/* Whose lock it is; "" when it is not locked. */
+static inline const char *consul_kv_session(const struct consul_kv_entry *entry)
+{
+    return entry->has_session ? entry->data + entry->key_len + 1 + entry->value_len + 1 : "";
 }
 struct consul_kv_entry *consul_kv_entry_new(const char *key, size_t key_len, const void *value, size_t value_len);
 struct consul_kv_entry *consul_kv_entry_ref(struct consul_kv_entry *entry);
@@ -263,6 +271,8 @@ enum {
     CONSUL_OBJECTS = 1 << 3,          /* an array of objects */
     CONSUL_STRINGS = 1 << 4,          /* an array of strings */
     CONSUL_HEALTH_BY_STATUS = 1 << 5, /* 429 and 503 with a JSON object are answers, not refusals */
+    CONSUL_IN_PARTS = 1 << 6, /* what is in it can be asked for in parts: one that was too large is not asked for again
+                                 for long. See also consul_resource_is_demoted() */
 };
 
 /*
@@ -315,6 +325,11 @@ struct consul_snapshot *consul_resource_peek(struct consul_resource *resource, b
 bool consul_resource_keep(struct consul_resource *resource);
 /* Whether it is watched, or will be as soon as Consul answers again. */
 bool consul_resource_is_watched(struct consul_resource *resource);
+/*
+ * Whether its watch was given up, for a while, because it brought too much for what changed (watch_cost.h). It can be
+ * read, but who can do with a part of it had better ask for that.
+ */
+bool consul_resource_is_demoted(struct consul_resource *resource);
 /* Why the newest attempt to read it failed; 0 when it did not, or none was made yet. */
 int consul_resource_error(struct consul_resource *resource);
 /* This mount changed what the resource shows: only an answer to a request sent from now on counts as fresh. */
@@ -508,6 +523,13 @@ struct consul_stats {
     uint64_t errors; /* requests without a usable answer */
     uint64_t retries;
     uint64_t watches, resources, snapshot_bytes, waiters; /* now */
+    /* The watches by what they are on: all keys of a prefix, the names in one, a key; the rest are on something else.
+     */
+    uint64_t watches_prefixes, watches_names, watches_keys;
+    uint64_t demoted, too_large; /* resources that are so now */
+    /* Why watches ended: for a hotter one, because nobody read, because they brought too much. What was demoted and is
+     * watched again counts as promoted. */
+    uint64_t evictions, idle_ended, demotions, promotions;
     uint64_t watches_ended, cache_hits, cache_misses, dropped_answers, stale_served;
     uint64_t disconnected_since_ns; /* CLOCK_REALTIME; 0 while connected */
     uint64_t filtered;              /* answers of which the server said that ACLs filtered them */

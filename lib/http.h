@@ -41,7 +41,7 @@ struct http_request {
     enum consul_net net;
     int status;
     uint64_t index;
-    bool filtered, known_leader;
+    bool filtered, known_leader, tells_leader; /* tells_leader: it said whether it knows one */
     uint64_t last_contact_ms;
     struct consul_buf answer;
     uint64_t sent_ns, done_ns; /* of the last attempt */

@@ -11,35 +11,53 @@
 
 /* ---- entries --------------------------------------------------------------------------------------------------- */
 
-static struct consul_kv_entry *entry_alloc(const char *key, size_t key_len, size_t value_len)
+/* Without a value yet: end_value() says how much of the room for it was used. */
+static struct consul_kv_entry *entry_alloc(const char *key, size_t key_len, size_t value_len, const char *session)
 {
     struct consul_kv_entry *entry;
 
     if (key_len > UINT32_MAX || value_len > UINT32_MAX)
         return NULL;
-    entry = malloc(sizeof(*entry) + key_len + value_len + 2);
+    entry = malloc(offsetof(struct consul_kv_entry, data) + key_len + value_len + 2 +
+                   (session && *session ? strlen(session) + 1 : 0));
     if (!entry)
         return NULL;
     memset(entry, 0, sizeof(*entry));
     entry->refs = 1;
     entry->key_len = (uint32_t)key_len;
-    entry->value_len = (uint32_t)value_len;
     memcpy(entry->data, key, key_len);
     entry->data[key_len] = '\0';
-    entry->data[key_len + 1 + value_len] = '\0';
     return entry;
 }
 
-struct consul_kv_entry *consul_kv_entry_new(const char *key, size_t key_len, const void *value, size_t value_len)
+static void end_value(struct consul_kv_entry *entry, size_t value_len, const char *session)
 {
-    struct consul_kv_entry *entry = entry_alloc(key, key_len, value_len);
+    char *end = entry->data + entry->key_len + 1 + value_len;
+
+    entry->value_len = (uint32_t)value_len;
+    *end = '\0';
+    entry->has_session = session && *session;
+    if (entry->has_session)
+        strcpy(end + 1, session);
+    entry->seen_ns = realtime_ns();
+}
+
+struct consul_kv_entry *kv_entry_new(const char *key, size_t key_len, const void *value, size_t value_len,
+                                     const char *session)
+{
+    struct consul_kv_entry *entry = entry_alloc(key, key_len, value_len, session);
 
     if (!entry)
         return NULL;
     if (value_len > 0)
         memcpy(entry->data + key_len + 1, value, value_len);
-    entry->seen_ns = realtime_ns();
+    end_value(entry, value_len, session);
     return entry;
+}
+
+struct consul_kv_entry *consul_kv_entry_new(const char *key, size_t key_len, const void *value, size_t value_len)
+{
+    return kv_entry_new(key, key_len, value, value_len, NULL);
 }
 
 struct consul_kv_entry *consul_kv_entry_ref(struct consul_kv_entry *entry)
@@ -111,9 +129,11 @@ int kv_entry_decode(const json_t *object, struct consul_kv_entry **ret_entry)
     size_t value_len = 0, text_len = json_is_string(value) ? json_string_length(value) : 0;
     struct consul_kv_entry *entry;
 
+    if (session && strlen(session) >= KV_SESSION_SIZE)
+        session = NULL; /* no server's */
     if (!json_is_string(key) || (value && !json_is_string(value) && !json_is_null(value)))
         return -EIO;
-    entry = entry_alloc(json_string_value(key), json_string_length(key), text_len / 4 * 3);
+    entry = entry_alloc(json_string_value(key), json_string_length(key), text_len / 4 * 3, session);
     if (!entry)
         return -ENOMEM;
     if (text_len > 0 &&
@@ -121,15 +141,11 @@ int kv_entry_decode(const json_t *object, struct consul_kv_entry **ret_entry)
         free(entry);
         return -EIO;
     }
-    entry->value_len = (uint32_t)value_len;
-    entry->data[entry->key_len + 1 + value_len] = '\0';
+    end_value(entry, value_len, session);
     entry->create_index = get_u64(object, "CreateIndex");
     entry->modify_index = get_u64(object, "ModifyIndex");
     entry->lock_index = get_u64(object, "LockIndex");
     entry->flags = get_u64(object, "Flags");
-    if (session && strlen(session) < sizeof(entry->session))
-        strcpy(entry->session, session);
-    entry->seen_ns = realtime_ns();
     *ret_entry = entry;
     return 0;
 }
@@ -187,11 +203,32 @@ bool kv_list_same(const struct consul_kv_list *a, const struct consul_kv_list *b
     return a->n == b->n && (a->n == 0 || memcmp(a->entries, b->entries, a->n * sizeof(*a->entries)) == 0);
 }
 
+/* As JSON; the names of its fields are most of a small one. */
+static size_t entry_size(const struct consul_kv_entry *entry)
+{
+    return 150 + entry->key_len + entry->value_len / 3 * 4;
+}
+
+size_t kv_list_news(const struct consul_kv_list *before, uint64_t index, const struct consul_kv_list *list)
+{
+    size_t bytes = 0, kept = 0;
+
+    for (size_t i = 0; i < list->n; i++) {
+        const struct consul_kv_entry *entry = list->entries[i];
+
+        if (entry->modify_index > index)
+            bytes += entry_size(entry);
+        kept += entry->create_index <= index;
+    }
+    /* What is gone has no size any more. */
+    return bytes + (before->n > kept ? (before->n - kept) * 150 : 0);
+}
+
 static bool entry_unchanged(const struct consul_kv_entry *old, const struct consul_kv_entry *new)
 {
     return old->modify_index == new->modify_index && old->create_index == new->create_index &&
            old->lock_index == new->lock_index && old->flags == new->flags &&
-           old->value_len == new->value_len &&strcmp(old->session, new->session) == 0 &&
+           old->value_len == new->value_len &&strcmp(consul_kv_session(old), consul_kv_session(new)) == 0 &&
            memcmp(old->data, new->data, old->key_len + old->value_len + 1) == 0;
 }
 

@@ -11,11 +11,17 @@ json_t *kv_json_parse(const char *body, size_t len);
  * the same ModifyIndex are shared with it, so that "unchanged" is the same pointer and costs no second copy.
  */
 int kv_list_decode(const json_t *array, const struct consul_kv_list *old, struct consul_kv_list *ret_list);
+#define KV_SESSION_SIZE 40 /* an ID is a UUID; nothing longer is ever in an entry */
+/* As consul_kv_entry_new(), of a key that this session has locked; "" or NULL: that is not locked. */
+struct consul_kv_entry *kv_entry_new(const char *key, size_t key_len, const void *value, size_t value_len,
+                                     const char *session);
 /* One element; session, flags and indices included. */
 int kv_entry_decode(const json_t *object, struct consul_kv_entry **ret_entry);
 /* A copy of the list in which `entry` stands for its key, or, with entry NULL, `key` is gone. */
 int kv_list_patch(const struct consul_kv_list *list, const char *key, struct consul_kv_entry *entry,
                   struct consul_kv_list *ret_list);
+/* Roughly how many bytes of the answer that is `list` tell what changed after `before`, which was at `index`. */
+size_t kv_list_news(const struct consul_kv_list *before, uint64_t index, const struct consul_kv_list *list);
 bool kv_list_same(const struct consul_kv_list *a, const struct consul_kv_list *b);
 void kv_list_clear(struct consul_kv_list *list);
 

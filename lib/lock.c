@@ -120,7 +120,7 @@ static void see(struct consul_lock *lock, struct consul_kv_entry *entry)
 
 static bool is_ours(const struct consul_lock *lock, const struct consul_kv_entry *entry)
 {
-    return entry && lock->session && strcmp(entry->session, lock->session->id) == 0;
+    return entry && lock->session && strcmp(consul_kv_session(entry), lock->session->id) == 0;
 }
 
 static void pause_for(struct consul_lock *lock, uint64_t ms)
@@ -263,7 +263,7 @@ static void check(struct consul_lock *lock, struct consul_kv_entry *entry, uint6
         if (entry->modify_index > lock->locked_index)
             lock->locked_index = entry->modify_index;
     } else if (entry && entry->modify_index > lock->locked_index) {
-        is_lost(lock, entry->session[0] ? "another session has it" : "somebody released it");
+        is_lost(lock, entry->has_session ? "another session has it" : "somebody released it");
     } else if (!entry && index >= lock->locked_index && lock->removing == 0) {
         is_lost(lock, "somebody removed the key");
     }
@@ -350,7 +350,7 @@ static void on_wait(struct http_request *request)
     } else {
         (void)consul_index_answer(&lock->index, request->index, elapsed_ms, (uint32_t)rand(), &pause_ms);
         see(lock, entry);
-        if (entry && entry->session[0]) {
+        if (entry && entry->has_session) {
             lock->state = LOCK_QUEUED;
             lock->queued_ns = consul_now_ns();
             lock->retry_ns = pause_ms ? consul_now_ns() + pause_ms * MS : 0;
@@ -561,7 +561,7 @@ static void peek(struct consul_lock *lock)
     if (cache_look_up(lock->locks->client->cache, NULL, lock->datacenter, lock->key, &entry, &index) < 0)
         return;
     /* That it is free may be a moment old: then the transaction fails. That it is locked must not be. */
-    if (!entry || !entry->session[0] || is_ours(lock, entry))
+    if (!entry || !entry->has_session || is_ours(lock, entry))
         see(lock, entry);
     else
         consul_kv_entry_unref(entry);
@@ -618,7 +618,7 @@ static bool step_trying(struct consul_lock *lock)
         return false;
     if (!lock->known) {
         r = send_read(lock);
-    } else if (lock->entry && lock->entry->session[0] && !is_ours(lock, lock->entry)) {
+    } else if (lock->entry && lock->entry->has_session && !is_ours(lock, lock->entry)) {
         is_busy(lock, false);
         return true;
     } else {

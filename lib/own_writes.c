@@ -27,28 +27,42 @@ static bool pending_shown(const struct pending *pending, const struct consul_sna
                  : snapshot->index >= pending->entry->modify_index;
 }
 
-/* cache.lock is held. An answer to a request of sent_ns gets what this client did in the meantime. */
-void apply_pending(struct consul_resource *resource, struct consul_snapshot *snapshot, uint64_t sent_ns)
+/*
+ * cache.lock is held. The leader's answer has all that was done before it was asked. Another server's may be of any
+ * time before: it has what it shows, and what is taken after it is never older (see cache.c).
+ */
+void apply_pending(struct consul_resource *resource, struct consul_snapshot *snapshot, uint64_t sent_ns, bool stale)
 {
     uint64_t oldest = UINT64_MAX;
     struct pending **at = &resource->pending;
 
     if (resource->get && resource->get_since_ns < oldest)
         oldest = resource->get_since_ns;
-    if (resource->watch && resource->watch_since_ns < oldest)
+    if (resource->watch && !resource->watch_stale && resource->watch_since_ns < oldest)
         oldest = resource->watch_since_ns;
     while (*at) {
         struct pending *pending = *at;
+        bool shown = (!stale && pending->done_ns <= sent_ns) || pending_shown(pending, snapshot);
 
-        if (pending->done_ns > sent_ns && !pending_shown(pending, snapshot))
+        if (!shown)
             (void)snapshot_patch(snapshot, pending->key, pending->entry);
-        if (pending->done_ns < oldest) {
+        if (shown && pending->done_ns < oldest) {
             *at = pending->next;
             pending_free(pending);
         } else {
             at = &pending->next;
         }
     }
+}
+
+uint64_t pending_since_ns(const struct consul_resource *resource)
+{
+    uint64_t since_ns = 0;
+
+    for (const struct pending *pending = resource->pending; pending; pending = pending->next)
+        if (since_ns == 0 || pending->done_ns < since_ns)
+            since_ns = pending->done_ns;
+    return since_ns;
 }
 
 /* cache.lock is held. */
@@ -176,7 +190,8 @@ static int apply_one(struct consul_resource *resource, const char *key, struct c
     struct pending change = {.key = (char *)key, .entry = entry, .removed_index = removed_index};
     int r;
 
-    if ((resource->get || resource->watch) && (r = pending_add(resource, key, entry, removed_index, now)) < 0)
+    if ((resource->get || resource->state != WATCH_NONE) &&
+        (r = pending_add(resource, key, entry, removed_index, now)) < 0)
         return r;
     if (!old || pending_shown(&change, old))
         return 0;

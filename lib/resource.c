@@ -61,8 +61,10 @@ void set_snapshot(struct consul_resource *resource, struct consul_snapshot *snap
 {
     struct cache *cache = resource->cache;
 
-    if (resource->snapshot)
+    if (resource->snapshot) {
         cache->snapshot_bytes -= resource->snapshot->len;
+        cache->freed += resource->snapshot->len;
+    }
     consul_snapshot_unref(resource->snapshot);
     resource->snapshot = snapshot;
     if (snapshot)

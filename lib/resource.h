@@ -8,6 +8,8 @@
 #include "cache.h"
 #include "filtered.h"
 #include "index.h"
+#include "watch_cost.h"
+#include "worker.h"
 
 #include <pthread.h>
 
@@ -43,8 +45,11 @@ struct consul_resource {
     uint64_t floor_index;         /* a snapshot with a lower index does not count; 0: any does */
     uint64_t floor_index_ns;      /* but the answer to a request sent since then does */
     uint64_t good_ns;             /* the snapshot was last known to be current */
+    uint64_t arrived_ns;          /* the snapshot did */
     uint64_t used_ns;
     uint64_t changed_ns; /* a blocking query last brought something new */
+    struct watch_cost cost;
+    bool was_demoted; /* and was not watched since */
     int error;
     uint64_t error_ns;
     uint64_t too_big_until_ns, too_big_pause_ns;
@@ -54,6 +59,7 @@ struct consul_resource {
     uint64_t refetch_ns; /* a GET is due; 0: none */
     enum watch_state state;
     bool watch_paused;  /* the next blocking query waits for refetch_ns */
+    bool watch_stale;   /* any server may answer the one that is under way */
     uint64_t broken_ns; /* 0 once the grace is over */
     struct consul_index index;
     struct consul_waiter *first, *last;
@@ -66,6 +72,7 @@ struct cache {
     struct consul_options options; /* constant */
     unsigned watch_limit;          /* constant */
     struct http *http;             /* constant once set */
+    struct worker *worker;         /* constant once set; decodes large answers */
     const char *datacenter;        /* constant once set, borrowed: that of the configuration, or NULL */
 
     pthread_mutex_t lock;
@@ -78,9 +85,16 @@ struct cache {
     uint64_t timer_ns;                      /* the earliest refetch or end of a grace; a tick is due then */
     uint64_t swept_ns, disconnected_ns, disconnected_realtime_ns;
     uint64_t hits, misses, dropped, ended, stale_served, filtered, snapshot_bytes, waiters;
+    uint64_t evicted, idle_ended, demotions, promotions;
+    size_t freed;     /* bytes of answers that were let go since free memory was last given back */
+    unsigned trims;   /* how often that is still to be done, */
+    uint64_t trim_ns; /* and when it was last */
+    struct work trim; /* while trimming: the worker's */
+    bool trimming;
     struct filtered filtered_paths;
     bool known_leader, contacted;
-    bool broke_all; /* Consul has been away for longer than stale= allows, and every watch was given up */
+    uint64_t consistent_until_ns; /* until then only the leader's answers are taken */
+    bool broke_all;               /* Consul has been away for longer than stale= allows, and every watch was given up */
     bool closing;
 };
 
@@ -95,7 +109,9 @@ char *url_parameter(const char *path, const char *name);
 
 /* own_writes.c; cache.lock is held by the caller of each. */
 void pending_free(struct pending *pending);
-/* An answer to a request of sent_ns gets what this client did in the meantime. */
-void apply_pending(struct consul_resource *resource, struct consul_snapshot *snapshot, uint64_t sent_ns);
+/* An answer to a request of sent_ns, `stale` if any server gave it, gets what this client did and it does not show. */
+void apply_pending(struct consul_resource *resource, struct consul_snapshot *snapshot, uint64_t sent_ns, bool stale);
+/* Since when something that this client did has not been shown by any answer; 0: there is no such thing. */
+uint64_t pending_since_ns(const struct consul_resource *resource);
 
 #endif

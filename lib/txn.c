@@ -146,7 +146,8 @@ static int errno_of_refusal(const struct write *write, const json_t *json, const
 /* A stored entry: what we sent, with the indices that the agent gave it. */
 static struct consul_kv_entry *stored_entry(const struct write_op *op, const struct consul_kv_entry *meta)
 {
-    struct consul_kv_entry *entry = consul_kv_entry_new(op->key, strlen(op->key), op->value, op->value_len);
+    struct consul_kv_entry *entry =
+        kv_entry_new(op->key, strlen(op->key), op->value, op->value_len, consul_kv_session(meta));
 
     if (!entry)
         return NULL;
@@ -154,7 +155,6 @@ static struct consul_kv_entry *stored_entry(const struct write_op *op, const str
     entry->modify_index = meta->modify_index;
     entry->lock_index = meta->lock_index;
     entry->flags = meta->flags;
-    memcpy(entry->session, meta->session, sizeof(entry->session));
     return entry;
 }
 

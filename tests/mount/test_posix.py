@@ -632,3 +632,16 @@ def test_rmdir_of_a_directory_that_only_has_a_value(mnt, agent):
     with fails_with(errno.ENOTEMPTY):
         os.rmdir(mnt / "kv/a")
     assert agent.kv_keys() == ["a", "a/"]
+
+
+def test_a_large_file_replaces_only_what_is_known(mount, agent, proxy):
+    """If the rename fails, what was there has to come back: it is compared when it is replaced."""
+    agent.put("/v1/kv/a", b"x" * LARGE)
+    agent.kv_set("b", b"there")
+    mnt = mount(proxy)
+    before = agent.get("/v1/kv/b").json()[0]["ModifyIndex"]
+    with proxy.record() as seen:
+        os.rename(mnt / "kv/a", mnt / "kv/b")
+    assert [put.query["cas"] for put in seen.matching(method="PUT", path="/v1/kv/b")] == [str(before)]
+    assert list(agent.kv_keys()) == ["b"]
+    assert agent.kv_get("b") == b"x" * LARGE

@@ -60,10 +60,14 @@ struct route {
     /* What is answered. A blocking query waits until its index is another one. */
     int status;
     uint64_t index;
-    char body[256];
+    char *body;
     bool hold_get, hold_blocking; /* only server_release() answers */
     unsigned gets, blocking;      /* arrived so far */
     uint64_t asked_index;         /* by the newest blocking query */
+    bool asked_stale;             /* likewise: any server may answer */
+    unsigned asked_stale_n;       /* so many did, GETs included */
+    unsigned last_contact_ms;     /* what is said of it */
+    bool no_leader;
 };
 
 struct conn {
@@ -107,6 +111,7 @@ static struct route *route_of(struct server *server, const char *path)
         BROKEN("too many routes");
     snprintf(server->routes[server->route_n].path, sizeof(server->routes[0].path), "%s", path);
     server->routes[server->route_n].status = 404;
+    server->routes[server->route_n].body = strdup("");
     return &server->routes[server->route_n++];
 }
 
@@ -118,15 +123,19 @@ static void conn_close(struct conn *conn)
 
 static void answer(struct conn *conn, int status, uint64_t index, const char *body)
 {
-    char text[1024];
-    int n = snprintf(text, sizeof(text),
-                     "HTTP/1.1 %d Whatever\r\nX-Consul-Index: %llu\r\nX-Consul-KnownLeader: true\r\n"
-                     "Content-Length: %zu\r\n\r\n%s",
-                     status, (unsigned long long)index, strlen(body), body);
+    char *text;
+    int n = asprintf(&text,
+                     "HTTP/1.1 %d Whatever\r\nX-Consul-Index: %llu\r\nX-Consul-KnownLeader: %s\r\n"
+                     "X-Consul-LastContact: %u\r\nContent-Length: %zu\r\n\r\n%s",
+                     status, (unsigned long long)index, conn->waits->no_leader ? "false" : "true",
+                     conn->waits->last_contact_ms, strlen(body), body);
 
     conn->waits = NULL;
+    if (n < 0)
+        BROKEN("no memory");
     if (send(conn->fd, text, (size_t)n, MSG_NOSIGNAL) != n)
         shutdown(conn->fd, SHUT_RDWR);
+    free(text);
 }
 
 /* The lock is held. Answers who may be answered. */
@@ -146,6 +155,7 @@ static void serve(struct server *server)
 static void parse(struct server *server, struct conn *conn)
 {
     char *target = strchr(conn->in, ' '), *end = target ? strchr(target + 1, ' ') : NULL, *query;
+    bool stale;
 
     if (!end || strncmp(conn->in, "GET ", 4) != 0)
         BROKEN("not a GET");
@@ -153,9 +163,12 @@ static void parse(struct server *server, struct conn *conn)
     query = strstr(++target, "index=");
     conn->blocking = query != NULL;
     conn->index = query ? strtoull(query + 6, NULL, 10) : 0;
+    stale = strstr(target, "&stale") != NULL;
     if (query)
         query[-1] = '\0';
     conn->waits = route_of(server, target);
+    conn->waits->asked_stale = stale;
+    conn->waits->asked_stale_n += stale;
     if (conn->blocking) {
         conn->waits->blocking++;
         conn->waits->asked_index = conn->index;
@@ -274,6 +287,14 @@ static void server_stop(struct server *server)
     server->running = false;
 }
 
+static void routes_clear(struct server *server)
+{
+    for (size_t i = 0; i < server->route_n; i++)
+        free(server->routes[i].body);
+    memset(server->routes, 0, sizeof(server->routes));
+    server->route_n = 0;
+}
+
 static void server_set(struct server *server, const char *path, int status, uint64_t index, const char *body)
 {
     struct route *route;
@@ -282,7 +303,8 @@ static void server_set(struct server *server, const char *path, int status, uint
     route = route_of(server, path);
     route->status = status;
     route->index = index;
-    snprintf(route->body, sizeof(route->body), "%s", body);
+    free(route->body);
+    route->body = strdup(body);
     serve(server);
     pthread_mutex_unlock(&server->lock);
 }
@@ -460,6 +482,7 @@ static int teardown(void **state)
         consul_resource_unref(f->resources[i]);
     consul_free(f->client);
     server_stop(&f->server);
+    routes_clear(&f->server);
     pthread_mutex_destroy(&f->server.lock);
     pthread_cond_destroy(&f->server.changed);
     pthread_mutex_destroy(&f->lock);
@@ -632,6 +655,16 @@ static void expect_read(struct fixture *f, struct consul_resource *resource, int
     assert_int_equal(value_of(snapshot), value);
     assert_int_equal(freshness, expected);
     consul_snapshot_unref(snapshot);
+}
+
+static enum consul_freshness freshness_of(struct fixture *f, struct consul_resource *resource)
+{
+    struct consul_snapshot *snapshot;
+    enum consul_freshness freshness;
+
+    assert_int_equal(read_since(f, resource, consul_now_ns(), &snapshot, &freshness), 0);
+    consul_snapshot_unref(snapshot);
+    return freshness;
 }
 
 /* Without asking. */
@@ -921,8 +954,11 @@ static void test_failure_without_snapshot(void **state)
 static void test_too_big_is_not_asked_again_at_once(void **state)
 {
     struct fixture *f = *state;
+    struct consul_snapshot *snapshot;
+    enum consul_freshness freshness;
     struct consul_resource *resource;
     char body[256];
+    uint64_t since;
 
     memset(body, 'x', sizeof(body) - 1);
     body[sizeof(body) - 1] = '\0';
@@ -933,16 +969,18 @@ static void test_too_big_is_not_asked_again_at_once(void **state)
     assert_int_equal(read_error(f, resource), -EFBIG);
     server_expect(&f->server, "/v1/x", 1, 0);
     pass(f, SECOND);
-    assert_int_equal(read_error(f, resource), -EFBIG);
+    since = consul_now_ns();
+    assert_int_equal(read_since(f, resource, since, &snapshot, &freshness), -EFBIG);
     server_expect(&f->server, "/v1/x", 2, 0);
     pass(f, SECOND); /* twice as long now */
     assert_int_equal(read_error(f, resource), -EFBIG);
     server_expect(&f->server, "/v1/x", 2, 0);
 
-    /* Somebody takes more. */
+    /* Somebody takes more, maybe the one who has just been told. */
     assert_int_equal(consul_resource_get(f->client, "/v1/x", CONSUL_TEXT, 0, 1000, &f->resources[f->resource_n]), 0);
     assert_ptr_equal(f->resources[f->resource_n++], resource);
-    assert_int_equal(read_error(f, resource), 0);
+    assert_int_equal(read_since(f, resource, since, &snapshot, &freshness), 0);
+    consul_snapshot_unref(snapshot);
     server_expect(&f->server, "/v1/x", 3, 0);
 }
 
@@ -1214,6 +1252,365 @@ static void test_own_write_is_shown(void **state)
     consul_kv_entry_unref(entry);
 }
 
+/* ---- any server may tell of changes --------------------------------------------------------------------------------
+ */
+
+static struct route seen_of(struct fixture *f, const char *path)
+{
+    struct route route;
+
+    pthread_mutex_lock(&f->server.lock);
+    route = *route_of(&f->server, path);
+    pthread_mutex_unlock(&f->server.lock);
+    return route;
+}
+
+static void say_of_leader(struct fixture *f, const char *path, unsigned last_contact_ms, bool none)
+{
+    pthread_mutex_lock(&f->server.lock);
+    route_of(&f->server, path)->last_contact_ms = last_contact_ms;
+    route_of(&f->server, path)->no_leader = none;
+    pthread_mutex_unlock(&f->server.lock);
+}
+
+static void test_watches_may_be_stale(void **state)
+{
+    struct fixture *f = *state;
+    struct consul_resource *resource;
+
+    start_client(f, 8, 10000);
+    resource = watch(f, "/v1/x");
+    assert_true(seen_of(f, "/v1/x").asked_stale);
+    assert_int_equal(seen_of(f, "/v1/x").asked_stale_n, 1); /* what a reader waits for is the leader's */
+    server_set(&f->server, "/v1/x", 200, 11, "{\"v\":2}");
+    wait_told(f, "/v1/x", CONSUL_CHANGED, 2);
+    expect_read(f, resource, 2, CONSUL_WATCHED);
+
+    /* Its answer is not fresh for who began before; nor after, once the watch is over. */
+    consul_resource_expire(resource);
+    server_hold(&f->server, "/v1/x", true, false);
+    server_set(&f->server, "/v1/x", 200, 12, "{\"v\":3}");
+    wait_told(f, "/v1/x", CONSUL_CHANGED, 3);
+    server_hold(&f->server, "/v1/x", false, false);
+    expect_read(f, resource, 3, CONSUL_WATCHED);
+    assert_int_equal(seen_of(f, "/v1/x").gets, 2);
+}
+
+static void test_a_strict_mount_asks_the_leader(void **state)
+{
+    struct fixture *f = *state;
+
+    start_client(f, 8, 0);
+    watch(f, "/v1/x");
+    assert_false(seen_of(f, "/v1/x").asked_stale);
+}
+
+/* An answer of a server that is not to be believed is not taken; the leader is asked, and for a while only he. */
+static void distrusts(struct fixture *f, unsigned last_contact_ms, bool no_leader, uint64_t index)
+{
+    struct consul_resource *resource;
+
+    start_client(f, 8, 10000);
+    resource = watch(f, "/v1/x");
+    server_hold(&f->server, "/v1/x", true, true);
+    say_of_leader(f, "/v1/x", last_contact_ms, no_leader);
+    server_release(&f->server, "/v1/x", true, 200, index, "{\"v\":2}");
+    for (int i = 0; i < PATIENCE_S * 1000 && seen_of(f, "/v1/x").gets < 2; i++) {
+        pass(f, SECOND / 100); /* it is a break, and reconnecting takes a moment */
+        poll(NULL, 0, 1);
+    }
+    expect_known(resource, 1, true);
+    say_of_leader(f, "/v1/x", 0, false);
+    server_release(&f->server, "/v1/x", false, 200, 12, "{\"v\":3}");
+    wait_told(f, "/v1/x", CONSUL_CHANGED, 2);
+    expect_known(resource, 3, true);
+    server_wait(&f->server, "/v1/x", true, 2);
+    assert_false(seen_of(f, "/v1/x").asked_stale);
+    assert_int_equal(server_asked_index(&f->server, "/v1/x"), 12);
+    assert_int_equal(told_count(f, "/v1/x", CONSUL_WATCH_ENDED), 0);
+
+    pass(f, 61 * SECOND);
+    server_release(&f->server, "/v1/x", true, 200, 13, "{\"v\":4}");
+    server_wait(&f->server, "/v1/x", true, 3);
+    assert_true(seen_of(f, "/v1/x").asked_stale);
+    expect_known(resource, 4, true);
+}
+
+static void test_a_server_that_lost_its_leader_is_not_believed(void **state) { distrusts(*state, 5001, false, 11); }
+
+static void test_a_server_that_knows_no_leader_is_not_believed(void **state) { distrusts(*state, 0, true, 11); }
+
+static void test_a_server_that_is_behind_is_not_believed(void **state) { distrusts(*state, 0, false, 9); }
+
+/* Read your own writes: another server need not have heard of them yet, also when it is asked afterwards. */
+static void test_own_write_is_shown_whoever_answers(void **state)
+{
+    static const char path[] = "/v1/kv/a/?recurse", list[] = "/v1/kv/a/?keys";
+    struct fixture *f = *state;
+    struct consul_kv_entry *entry = consul_kv_entry_new("a/b", 3, "mine", 4);
+    struct consul_snapshot *snapshot;
+    struct consul_resource *resource, *names;
+
+    start_client(f, 8, 10000);
+    server_set(&f->server, path, 200, 10, "[{\"Key\":\"a/a\",\"ModifyIndex\":9},{\"Key\":\"a/z\",\"ModifyIndex\":9}]");
+    resource = get(f, path, CONSUL_KV, CONSUL_BLOCKS);
+    assert_int_equal(freshness_of(f, resource), CONSUL_WATCHED);
+    server_set(&f->server, list, 200, 10, "[\"a/a\",\"a/z\"]");
+    names = get(f, list, CONSUL_JSON, CONSUL_BLOCKS);
+    assert_int_equal(freshness_of(f, names), CONSUL_WATCHED);
+    server_wait(&f->server, path, true, 1);
+    server_wait(&f->server, list, true, 1);
+    server_hold(&f->server, path, false, true);
+    server_hold(&f->server, list, false, true);
+    entry->modify_index = entry->create_index = 15;
+    cache_apply_kv(f->client->cache, NULL, "a/b", entry, 0);
+    cache_apply_kv(f->client->cache, NULL, "a/z", NULL, 9);
+
+    /* Twice something older than our writes, which were done before the second of these was asked for. */
+    for (uint64_t index = 11; index < 13; index++) {
+        server_release(&f->server, path, true, 200, index,
+                       index == 11 ? "[{\"Key\":\"a/a\",\"ModifyIndex\":11},{\"Key\":\"a/z\",\"ModifyIndex\":9}]"
+                                   : "[{\"Key\":\"a/a\",\"ModifyIndex\":12},{\"Key\":\"a/z\",\"ModifyIndex\":9}]");
+        server_wait(&f->server, path, true, (unsigned)index - 9);
+        assert_true(seen_of(f, path).asked_stale);
+        snapshot = consul_resource_peek(resource, &(bool){false});
+        assert_int_equal(snapshot->kv.n, 2);
+        assert_int_equal(snapshot->kv.entries[0]->modify_index, index);
+        assert_ptr_equal(snapshot->kv.entries[1], entry);
+        consul_snapshot_unref(snapshot);
+    }
+    /* The names were asked for before and after, and both times told from before: who reads them asks the leader. */
+    server_release(&f->server, list, true, 200, 11, "[\"a/a\",\"a/old\",\"a/z\"]");
+    server_wait(&f->server, list, true, 2);
+    server_release(&f->server, list, true, 200, 12, "[\"a/a\",\"a/z\"]");
+    server_wait(&f->server, list, true, 3);
+    server_set(&f->server, list, 200, 16, "[\"a/a\",\"a/b\"]");
+    assert_int_equal(freshness_of(f, names), CONSUL_WATCHED);
+    server_expect(&f->server, list, 2, 3);
+    server_release(&f->server, list, true, 200, 14, "[\"a/a\",\"a/z\"]"); /* and after that, too */
+    server_wait(&f->server, list, true, 4);
+    assert_int_equal(server_asked_index(&f->server, list), 16);
+    snapshot = consul_resource_peek(names, &(bool){false});
+    assert_string_equal(json_string_value(json_array_get(snapshot->json, 1)), "a/b");
+    consul_snapshot_unref(snapshot);
+
+    /* What it shows in the end is what it is: others removed ours, and made again what we removed. */
+    server_release(&f->server, path, true, 200, 20, "[{\"Key\":\"a/z\",\"ModifyIndex\":18}]");
+    server_wait(&f->server, path, true, 4);
+    snapshot = consul_resource_peek(resource, &(bool){false});
+    assert_int_equal(snapshot->kv.n, 1);
+    assert_int_equal(snapshot->kv.entries[0]->modify_index, 18);
+    consul_snapshot_unref(snapshot);
+    consul_kv_entry_unref(entry);
+}
+
+/* A write that no answer shows for long: the leader is asked. */
+static void test_an_own_write_that_is_not_shown(void **state)
+{
+    static const char path[] = "/v1/kv/a/?recurse";
+    struct fixture *f = *state;
+    struct consul_kv_entry *entry = consul_kv_entry_new("a/b", 3, "mine", 4);
+    struct consul_resource *resource;
+
+    start_client(f, 8, 10000);
+    server_set(&f->server, path, 200, 10, "[{\"Key\":\"a/a\",\"ModifyIndex\":9}]");
+    resource = get(f, path, CONSUL_KV, CONSUL_BLOCKS);
+    assert_int_equal(freshness_of(f, resource), CONSUL_WATCHED);
+    server_wait(&f->server, path, true, 1);
+    entry->modify_index = entry->create_index = 15;
+    cache_apply_kv(f->client->cache, NULL, "a/b", entry, 0);
+    pass(f, 11 * SECOND);
+    server_set(&f->server, path, 200, 11, "[{\"Key\":\"a/a\",\"ModifyIndex\":11}]");
+    server_wait(&f->server, path, true, 2);
+    assert_false(seen_of(f, path).asked_stale);
+    /* By him it is not there. */
+    server_set(&f->server, path, 200, 12, "[{\"Key\":\"a/a\",\"ModifyIndex\":12}]");
+    server_wait(&f->server, path, true, 3);
+    assert_true(seen_of(f, path).asked_stale);
+    consul_kv_entry_unref(entry);
+}
+
+/* Who has got a lock waits for what its former owner did; not for long if that does not come from where it is asked. */
+static void test_catching_up_asks_the_leader_in_the_end(void **state)
+{
+    static const char path[] = "/v1/kv/a/?recurse";
+    struct fixture *f = *state;
+    struct consul_snapshot *snapshot;
+    enum consul_freshness freshness;
+    struct consul_resource *resource;
+    struct waiter waiter;
+    uint64_t since;
+
+    start_client(f, 8, 10000);
+    server_set(&f->server, path, 200, 10, "[{\"Key\":\"a/a\",\"ModifyIndex\":9}]");
+    resource = get(f, path, CONSUL_KV, CONSUL_BLOCKS);
+    assert_int_equal(freshness_of(f, resource), CONSUL_WATCHED);
+    server_wait(&f->server, path, true, 1);
+    server_hold(&f->server, path, false, true);
+    server_set(&f->server, path, 200, 15, "[{\"Key\":\"a/a\",\"ModifyIndex\":15}]");
+    cache_kv_catch_up(f->client->cache, NULL, "a/a", 15);
+    since = consul_now_ns();
+    waiter_init(f, &waiter);
+    assert_int_equal(consul_resource_read(resource, since, &waiter.waiter, &snapshot, &freshness), -EINPROGRESS);
+    server_expect(&f->server, path, 1, 1);
+    pass(f, SECOND / 10);
+    assert_int_equal(wait_woken(&waiter), 0);
+    assert_int_equal(consul_resource_read(resource, since, &waiter.waiter, &snapshot, &freshness), 0);
+    assert_int_equal(snapshot->kv.entries[0]->modify_index, 15);
+    consul_snapshot_unref(snapshot);
+    server_expect(&f->server, path, 2, 1);
+}
+
+/* ---- watches that cost more than they bring -----------------------------------------------------------------------
+ */
+
+static const char hot[] = "/v1/kv/hot/?recurse";
+
+/* A prefix of half a mebibyte; one small key of it is at this index. */
+static void set_hot(struct fixture *f, uint64_t index)
+{
+    const int size = 400 * 1024;
+    char *value = malloc((size_t)size + 1), *body;
+
+    memset(value, 'A', (size_t)size);
+    value[size] = '\0';
+    assert_true(asprintf(&body,
+                         "[{\"Key\":\"hot/big\",\"CreateIndex\":5,\"ModifyIndex\":5,\"Value\":\"%s\"},"
+                         "{\"Key\":\"hot/key\",\"CreateIndex\":5,\"ModifyIndex\":%llu,\"Value\":null}]",
+                         value, (unsigned long long)index) > 0);
+    server_set(&f->server, hot, 200, index, body);
+    free(body);
+    free(value);
+}
+
+/* Changes it until its watch is given up; the index that it is at then. */
+static uint64_t change_until_demoted(struct fixture *f, struct consul_resource *resource, uint64_t index,
+                                     size_t demotions)
+{
+    for (size_t n = 0; n < 10; n++) {
+        size_t before = told_count(f, hot, CONSUL_CHANGED);
+
+        set_hot(f, ++index);
+        for (int i = 0; i < PATIENCE_S * 1000 && told_count(f, hot, CONSUL_CHANGED) == before; i++) {
+            pass(f, SECOND / 100); /* a large answer is not fetched again at once */
+            poll(NULL, 0, 1);
+        }
+        if (told_count(f, hot, CONSUL_WATCH_ENDED) == demotions)
+            return index;
+        assert_false(consul_resource_is_demoted(resource));
+    }
+    fail_msg("it is watched as ever");
+    return 0;
+}
+
+static void test_a_watch_that_brings_too_much_is_demoted(void **state)
+{
+    struct fixture *f = *state;
+    struct consul_resource *resource;
+    uint64_t index;
+    struct route before;
+
+    start_client(f, 8, 0);
+    set_hot(f, 10);
+    assert_int_equal(consul_resource_get(f->client, hot, CONSUL_KV, CONSUL_BLOCKS, 1 << 20, &resource), 0);
+    f->resources[f->resource_n++] = resource;
+    assert_int_equal(freshness_of(f, resource), CONSUL_WATCHED);
+    assert_int_equal(stats_of(f).watches_prefixes, 1);
+    index = change_until_demoted(f, resource, 10, 1);
+
+    /* It is known to be so, asks for nothing by itself, and is still read as it is. */
+    assert_true(consul_resource_is_demoted(resource));
+    assert_int_equal(stats_of(f).demotions, 1);
+    assert_int_equal(stats_of(f).demoted, 1);
+    assert_int_equal(stats_of(f).watches, 0);
+    assert_int_equal(told_count(f, hot, CONSUL_WATCH_ENDED), 1);
+    before = *route_of(&f->server, hot);
+    set_hot(f, ++index);
+    assert_int_equal(freshness_of(f, resource), CONSUL_FRESH);
+    assert_int_equal(freshness_of(f, resource), CONSUL_FRESH);
+    server_expect(&f->server, hot, before.gets + 2, before.blocking);
+
+    /* It gets another chance, and a longer pause when it is no better. */
+    pass(f, 61 * SECOND);
+    assert_false(consul_resource_is_demoted(resource));
+    assert_int_equal(freshness_of(f, resource), CONSUL_WATCHED);
+    assert_int_equal(stats_of(f).promotions, 1);
+    change_until_demoted(f, resource, index, 2);
+    pass(f, 61 * SECOND);
+    assert_true(consul_resource_is_demoted(resource));
+    pass(f, 60 * SECOND);
+    assert_false(consul_resource_is_demoted(resource));
+}
+
+/* A large answer is decoded by another thread: at whatever point of that the client ends, who waits is woken once. */
+static void test_stop_while_a_large_answer_is_decoded(void **state)
+{
+    struct fixture *f = *state;
+
+    set_hot(f, 10);
+    for (int i = 0; i < 20; i++) {
+        struct consul_resource *resource;
+        struct consul_snapshot *snapshot;
+        enum consul_freshness freshness;
+        struct waiter waiter;
+        int r;
+
+        start_client(f, 8, 0);
+        assert_int_equal(consul_resource_get(f->client, hot, CONSUL_KV, CONSUL_BLOCKS, 1 << 20, &resource), 0);
+        waiter_init(f, &waiter);
+        r = consul_resource_read(resource, consul_now_ns(), &waiter.waiter, &snapshot, &freshness);
+        assert_int_equal(r, -EINPROGRESS);
+        server_wait(&f->server, hot, false, (unsigned)i + 1);
+        poll(NULL, 0, i / 2);
+        consul_stop(f->client);
+        r = wait_woken(&waiter);
+        if (r != 0)
+            assert_int_equal(r, -ECANCELED);
+        consul_resource_unref(resource);
+        consul_free(f->client);
+        f->client = NULL;
+    }
+}
+
+/* Who drops the caches begins anew. */
+static void test_dropping_forgets_a_demotion(void **state)
+{
+    struct fixture *f = *state;
+    struct consul_resource *resource;
+
+    start_client(f, 8, 0);
+    set_hot(f, 10);
+    assert_int_equal(consul_resource_get(f->client, hot, CONSUL_KV, CONSUL_BLOCKS, 1 << 20, &resource), 0);
+    f->resources[f->resource_n++] = resource;
+    assert_int_equal(freshness_of(f, resource), CONSUL_WATCHED);
+    change_until_demoted(f, resource, 10, 1);
+    consul_drop_caches(f->client);
+    assert_int_equal(freshness_of(f, resource), CONSUL_WATCHED);
+}
+
+/* What can be read in parts is not tried again soon. */
+static void test_too_big_in_parts(void **state)
+{
+    struct fixture *f = *state;
+    struct consul_resource *resource;
+    char body[512];
+
+    memset(body, 'x', sizeof(body) - 1);
+    body[sizeof(body) - 1] = '\0';
+    start_client(f, 8, 0);
+    server_set(&f->server, "/v1/x", 200, 10, body);
+    resource = get(f, "/v1/x", CONSUL_TEXT, CONSUL_IN_PARTS);
+    assert_int_equal(read_error(f, resource), -EFBIG);
+    assert_int_equal(stats_of(f).too_large, 1);
+    pass(f, 60 * SECOND);
+    assert_int_equal(read_error(f, resource), -EFBIG);
+    server_expect(&f->server, "/v1/x", 1, 0);
+    pass(f, 10 * SECOND);
+    assert_int_equal(stats_of(f).too_large, 0);
+    assert_int_equal(read_error(f, resource), -EFBIG);
+    server_expect(&f->server, "/v1/x", 2, 0);
+}
+
 /* ---- watches are few ----------------------------------------------------------------------------------------------
  */
 
@@ -1242,6 +1639,7 @@ static void test_watches_are_limited(void **state)
     assert_int_equal(told_count(f, "/v1/a", CONSUL_WATCH_ENDED), 0);
     assert_int_equal(stats_of(f).watches, 2);
     assert_int_equal(stats_of(f).watches_ended, 1);
+    assert_int_equal(stats_of(f).evictions, 1);
     expect_known(b, 1, false);
 
     server_set(&f->server, "/v1/b", 200, 11, "{\"v\":2}");
@@ -1264,6 +1662,7 @@ static void test_what_is_idle_goes(void **state)
     pass(f, 601 * SECOND); /* but not one that nobody wants */
     wait_told(f, "/v1/x", CONSUL_WATCH_ENDED, 1);
     server_wait_gone(&f->server, "/v1/x");
+    assert_int_equal(stats_of(f).idle_ended, 1);
     pass(f, 6 * SECOND);
     for (struct timespec until = patience(), now = {0}; stats_of(f).resources > 0 && now.tv_sec < until.tv_sec;
          clock_gettime(CLOCK_REALTIME, &now))
@@ -1339,8 +1738,7 @@ static void test_stale(void **state)
         int r;
 
         start_client(f, 8, cases[i].stale_ms);
-        memset(f->server.routes, 0, sizeof(f->server.routes));
-        f->server.route_n = 0;
+        routes_clear(&f->server);
         resource = watch(f, "/v1/x");
         server_set(&f->server, "/v1/other", 200, 10, "{\"v\":7}");
         other = get(f, "/v1/other", CONSUL_JSON, 0);
@@ -1424,6 +1822,18 @@ int main(void)
         CASE(test_late_answer_is_dropped),
         CASE(test_expire_while_asking),
         CASE(test_own_write_is_shown),
+        CASE(test_watches_may_be_stale),
+        CASE(test_a_strict_mount_asks_the_leader),
+        CASE(test_a_server_that_lost_its_leader_is_not_believed),
+        CASE(test_a_server_that_knows_no_leader_is_not_believed),
+        CASE(test_a_server_that_is_behind_is_not_believed),
+        CASE(test_own_write_is_shown_whoever_answers),
+        CASE(test_an_own_write_that_is_not_shown),
+        CASE(test_catching_up_asks_the_leader_in_the_end),
+        CASE(test_a_watch_that_brings_too_much_is_demoted),
+        CASE(test_stop_while_a_large_answer_is_decoded),
+        CASE(test_dropping_forgets_a_demotion),
+        CASE(test_too_big_in_parts),
         CASE(test_watches_are_limited),
         CASE(test_what_is_idle_goes),
         CASE(test_drop_caches),

@@ -88,7 +88,7 @@ static void test_entry(void **state)
     assert_int_equal(entry->create_index, 100);
     assert_int_equal(entry->modify_index, 200);
     assert_int_equal(entry->lock_index, 3);
-    assert_string_equal(entry->session, "adf4238a-882b-9ddc-4a9d-5b6758e4159e");
+    assert_string_equal(consul_kv_session(entry), "adf4238a-882b-9ddc-4a9d-5b6758e4159e");
     assert_true(entry->seen_ns > 1000000000ull * 1000000000);
     kv_list_clear(&list);
     assert_int_equal(list.n, 0);
@@ -116,7 +116,7 @@ static void test_values(void **state)
         assert_int_equal(entry->value_len, cases[i].len);
         assert_string_equal(consul_kv_value(entry), cases[i].value);
         assert_int_equal(entry->flags | entry->create_index | entry->modify_index | entry->lock_index, 0);
-        assert_string_equal(entry->session, "");
+        assert_string_equal(consul_kv_session(entry), "");
         consul_kv_entry_unref(entry);
         json_decref(object);
     }
@@ -165,7 +165,7 @@ static void test_flags(void **state)
         assert_int_equal(decode(text, NULL, &list), 0);
         assert_int_equal(list.n, 2);
         assert_string_equal(consul_kv_key(list.entries[0]), "\"Flags\":18446744073709551615");
-        assert_string_equal(list.entries[0]->session, "\"Flags\":1");
+        assert_string_equal(consul_kv_session(list.entries[0]), "\"Flags\":1");
         assert_true(list.entries[0]->flags == cases[i].flags);
         assert_true(list.entries[1]->flags == cases[i].flags);
         assert_int_equal(list.entries[0]->modify_index, 7);
@@ -237,9 +237,9 @@ static void test_odd_fields(void **state)
     assert_int_equal(list.entries[0]->create_index, 0);
     assert_int_equal(list.entries[0]->modify_index, 0);
     assert_int_equal(list.entries[0]->lock_index, 0);
-    assert_string_equal(list.entries[0]->session, "");
-    assert_int_equal(strlen(list.entries[1]->session), 39);
-    assert_string_equal(list.entries[2]->session, "");
+    assert_string_equal(consul_kv_session(list.entries[0]), "");
+    assert_int_equal(strlen(consul_kv_session(list.entries[1])), 39);
+    assert_string_equal(consul_kv_session(list.entries[2]), "");
     kv_list_clear(&list);
 }
 

@@ -1,0 +1,213 @@
+"""
+What is watched: the coarsest prefix that is small and quiet, else the directories and keys in it that are read; and what
+a watch may cost. The same is tested with a clock of its own in unit/test_cache.c, where it takes minutes.
+"""
+
+import errno
+import os
+
+import pytest
+
+from harness.programs import fails_with, sh
+from harness.wait import wait_equal, wait_until
+
+SMALL = 1 << 20  # of the answer: what one watch may show of the store
+
+
+def stats(mnt):
+    lines = (mnt / ".consulfs/stats").read_text().splitlines()
+    return {name: int(number) for name, number in map(str.split, lines)}
+
+
+def fill(agent, prefix, size, count=10):
+    """So many bytes in so many keys."""
+    for n in range(count):
+        agent.kv_set(f"{prefix}/{n}", b"x" * (size // count))
+
+
+def watched(mnt):
+    now = stats(mnt)
+    return {sort: now[f"watches.{sort}"] for sort in ("prefixes", "names", "keys", "others") if now[f"watches.{sort}"]}
+
+
+def test_a_small_store_is_one_watch(mount, agent):
+    for name in "abc":
+        fill(agent, f"{name}/deep/er", 1000)
+    mnt = mount(agent)
+    for name in "abc":
+        assert len((mnt / f"kv/{name}/deep/er/3").read_bytes()) == 100
+    assert watched(mnt) == {"prefixes": 1}
+
+
+def test_other_things_have_watches_of_their_own(mount, agent):
+    agent.kv_set("a", b"1")
+    agent.register("web", Port=1)
+    mnt = mount(agent)
+    (mnt / "kv/a").read_bytes()
+    (mnt / "services/web/passing").read_bytes()
+    now = watched(mnt)
+    assert now["prefixes"] == 1 and now["others"] >= 1 and sum(now.values()) == stats(mnt)["watches.now"]
+
+
+def test_in_a_large_store_what_is_read_is_watched(mount, agent, proxy):
+    fill(agent, "large", 2 * SMALL)
+    fill(agent, "small", 1000)
+    mnt = mount(proxy)
+    with proxy.record() as seen:
+        assert len((mnt / "kv/small/3").read_bytes()) == 100
+    assert len(seen.not_blocking) <= 3, seen.not_blocking
+    assert watched(mnt) == {"names": 1, "prefixes": 1}, "the names in kv/, and all of small/"
+    assert stats(mnt)["prefixes.too_large"] == 1
+    with proxy.record() as seen:
+        assert len((mnt / "kv/small/4").read_bytes()) == 100
+    assert seen.not_blocking == []
+
+
+def test_hot_keys_of_a_large_directory(mount, agent, proxy):
+    fill(agent, "large", 2 * SMALL)
+    mnt = mount(proxy)
+    for n in "123":
+        (mnt / "kv/large" / n).read_bytes()
+    assert watched(mnt) == {"names": 2, "keys": 3}, "the names in kv/ and large/"
+    agent.kv_set("large/2", b"new")
+    wait_equal((mnt / "kv/large/2").read_bytes, b"new")
+    with proxy.record() as seen:
+        assert (mnt / "kv/large/2").read_bytes() == b"new"
+    assert seen.not_blocking == []
+
+
+def test_a_store_that_grows_too_large(mount, agent):
+    fill(agent, "small", 1000)
+    mnt = mount(agent)
+    (mnt / "kv/small/3").read_bytes()
+    assert watched(mnt) == {"prefixes": 1}
+    fill(agent, "large", 2 * SMALL)
+    wait_until(lambda: stats(mnt)["prefixes.too_large"] == 1, "the whole is too large")
+    assert watched(mnt) == {}
+
+    def watched_again():
+        assert len((mnt / "kv/small/3").read_bytes()) == 100
+        return watched(mnt) == {"names": 1, "prefixes": 1}
+
+    wait_until(watched_again, "the kernel has forgotten it, and what is read is watched in parts")
+    agent.kv_set("small/3", b"new")
+    wait_equal((mnt / "kv/small/3").read_bytes, b"new")
+
+
+def test_one_hot_prefix_beside_a_quiet_one(mount, agent, proxy):
+    """The watch on both is given up, then the one on the hot; the quiet one keeps its own."""
+    value, quiet = 10_000, SMALL // 2
+    fill(agent, "hot", 10 * value)
+    fill(agent, "quiet", quiet)
+    mnt = mount(proxy)
+    done = 0
+
+    def rewrite():
+        nonlocal done
+        done += 1
+        new = b"%d" % done * (value // len(b"%d" % done))
+        agent.kv_set(f"hot/{done % 10}", new)
+        wait_equal((mnt / f"kv/hot/{done % 10}").read_bytes, new)
+        assert len((mnt / "kv/quiet/3").read_bytes()) == quiet // 10
+
+    rewrite()
+    assert watched(mnt) == {"prefixes": 1}
+    while stats(mnt)["watches.demotions"] < 2:
+        assert done < 100, "what changes all the time is watched whole"
+        rewrite()
+    assert stats(mnt)["prefixes.demoted"] == 2
+    for _ in range(10):
+        rewrite()
+    before, start = stats(mnt)["http.bytes_received"], done
+    with proxy.record() as seen:
+        for _ in range(50):
+            rewrite()
+    assert stats(mnt)["http.bytes_received"] - before < 3 * value * (done - start)
+    assert not seen.matching(path="/v1/kv/quiet/*"), "what is quiet costs nothing"
+    assert not [request for request in seen if "recurse" in request.query]
+    # Whoever lists it sees it as it is.
+    agent.kv_set("hot/new", b"1")
+    assert "new" in os.listdir(mnt / "kv/hot")
+
+
+@pytest.mark.parametrize("store", ["small", "large"])
+def test_what_is_missing_is_not_watched(mount, agent, proxy, store):
+    """Old servers wake such a watch for every write."""
+    fill(agent, "d", 2 * SMALL if store == "large" else 1000)
+    mnt = mount(proxy)
+    with proxy.record() as seen:
+        for missing in ("missing", "missing/deeper", "d/missing", "d/missing/deeper"):
+            for _ in range(3):
+                with fails_with(errno.ENOENT):
+                    os.stat(mnt / "kv" / missing)
+        os.listdir(mnt / "kv/d")
+    assert not [request for request in seen if request.blocking and "missing" in request.path]
+
+
+def test_what_was_removed_is_not_watched(mount, agent, proxy):
+    fill(agent, "large", 2 * SMALL)
+    agent.kv_set("large/key", b"1")
+    mnt = mount(proxy)
+    with proxy.record() as seen:
+        (mnt / "kv/large/key").read_bytes()
+        wait_until(lambda: seen.matching(path="/v1/kv/large/key", blocking=True), "the key is watched")
+        agent.client.kv.delete("large/key")
+        wait_equal(lambda: os.path.exists(mnt / "kv/large/key"), False)
+    assert "keys" not in watched(mnt)
+    with proxy.record() as seen:
+        agent.kv_set("large/other", b"1")
+        wait_equal(lambda: os.path.exists(mnt / "kv/large/other"), True)
+    assert not seen.matching(path="/v1/kv/large/key", blocking=True)
+
+
+# What listing costs
+
+
+def test_a_large_directory_is_listed_in_three_requests(mount, agent, proxy):
+    """With all that ls -l wants to know of each file: the kernel has it from the listing."""
+    for n in range(400):
+        agent.kv_set(f"large/{n}", b"x" * 3000)
+    mnt = mount(proxy)
+    before = stats(mnt)
+    with proxy.record() as seen:
+        listed = sh("ls -l kv/large", cwd=mnt.path).stdout.splitlines()
+    after = stats(mnt)
+    assert len(listed) == 401 and all(line.split()[4] == "3000" for line in listed[1:])
+    assert len(seen.not_blocking) <= 3, seen.not_blocking
+    assert after["upcalls.lookup"] - before["upcalls.lookup"] <= 3
+    assert after["upcalls.xattr"] - before["upcalls.xattr"] <= 6
+    with proxy.record() as seen:
+        sh("ls -l kv/large; cat kv/large/*", cwd=mnt.path)
+    assert seen.not_blocking == []
+
+
+def test_a_tree_of_some_size_is_read_whole(mount, agent, proxy):
+    for n in range(100):
+        agent.kv_set(f"tree/{n % 10}/{n}", b"x" * 20_000)
+    mnt = mount(proxy)
+    with proxy.record() as seen:
+        sh("grep -r nothing kv/tree; true", cwd=mnt.path)
+    assert len(seen.not_blocking) <= 3, seen.not_blocking
+
+
+def test_the_value_of_a_directory_in_a_large_store_is_listed(mount, agent):
+    fill(agent, "large", 2 * SMALL)
+    fill(agent, "d", 1000, 2)
+    agent.kv_set("d", b"value")
+    mnt = mount(agent)
+    assert sorted(os.listdir(mnt / "kv/d")) == ["%value", "0", "1"]
+    assert (mnt / "kv/d/%value").read_bytes() == b"value"
+    agent.client.kv.delete("d")
+    wait_equal(lambda: sorted(os.listdir(mnt / "kv/d")), ["0", "1"])
+
+
+def test_a_directory_of_many_megabytes_is_listed_with_contents(mount, agent, proxy):
+    for n in range(45):
+        agent.kv_set(f"huge/{n}", b"x" * 200_000)
+    mnt = mount(proxy)
+    before = stats(mnt)
+    with proxy.record() as seen:
+        listed = sh("ls -l kv/huge", cwd=mnt.path).stdout.splitlines()
+    assert len(listed) == 46 and all(line.split()[4] == "200000" for line in listed[1:])
+    assert stats(mnt)["upcalls.lookup"] - before["upcalls.lookup"] <= 3
+    assert len(seen.not_blocking) <= 5, seen.not_blocking
