@@ -165,8 +165,13 @@ void changes_name(struct fs *fs, const struct consul_resource *resource, struct 
         rests = inode->rests_on == resource;
         pthread_mutex_unlock(&fs->inodes.lock);
     }
-    if (rests)
-        tell_verdict(fs, inode, compare(fs, inode, found));
+    if (rests) {
+        enum verdict verdict = compare(fs, inode, found);
+
+        if (verdict == CHANGED) /* since that snapshot an operation of ours may have made it another */
+            verdict = judge(fs, inode);
+        tell_verdict(fs, inode, verdict);
+    }
     inode_unref(&fs->inodes, inode);
     if (announced)
         notify_watchers_of(fs, dir, name, was->kind, was->content);

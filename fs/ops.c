@@ -96,11 +96,13 @@ static mode_t mode_of(const struct fs *fs, const struct kind *kind)
 
 /*
  * Who writes, by whichever descriptor, sees what is written; all others see what is stored. The kernel says which
- * thread asks, not through which descriptor, and a descriptor may have been inherited.
+ * thread asks, not through which descriptor, and a descriptor may have been inherited. An announcing thread is to leave
+ * the length as it is.
  */
 static bool writes_it(struct fs *fs, const struct inode *inode, const struct handle *writer, pid_t pid)
 {
-    return process_is_same(writer->pid, pid) || process_has_open(pid, inode->number, node_id(fs, inode));
+    return announcing_is(fs, pid) || process_is_same(writer->pid, pid) ||
+           process_has_open(pid, inode->number, node_id(fs, inode));
 }
 
 void fill_attr(struct fs *fs, struct inode *inode, pid_t pid, struct stat *attr)
