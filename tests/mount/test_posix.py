@@ -632,3 +632,14 @@ def test_rmdir_of_a_directory_that_only_has_a_value(mnt, agent):
     with fails_with(errno.ENOTEMPTY):
         os.rmdir(mnt / "kv/a")
     assert agent.kv_keys() == ["a", "a/"]
+
+
+def test_rmdir_is_no_unlink_of_a_value_that_was_taken_away_before(mnt, agent):
+    agent.kv_set("a", b"value")
+    agent.kv_set("a/", b"")
+    with fails_with(errno.ESTALE), opened(mnt / "kv/a/%value", os.O_RDWR) as fd:
+        agent.client.kv.delete("a")
+        wait_equal(lambda: (mnt / "kv/a/%value").exists(), False)
+        os.rmdir(mnt / "kv/a")
+        os.pwrite(fd, b"V", 0)
+    assert agent.kv_keys() == []
