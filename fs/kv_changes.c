@@ -247,7 +247,7 @@ static void look_at_path(struct walk *walk, size_t len)
             break;
         at = end + 1;
     }
-    if (dir && at < len) /* the key is a prefix too */
+    if (dir) /* the key is a prefix too; that of "a/" is shown in a/%empty */
         look_at(walk, dir, NAME_KV_VALUE, true, false);
     inode_unref(&walk->fs->inodes, dir);
 }

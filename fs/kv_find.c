@@ -392,24 +392,33 @@ char *kv_phantom_path(struct op *op, const struct inode *dir, const char *name)
     return full;
 }
 
+/*
+ * Whether the process that asks has just emptied the directory, and what it does there may not be over. With its last
+ * key a directory may also have become a file (`is_file`): of the key that it has its name from. Then it is one for
+ * this process only as long as there is one in it that it still has to remove, as rm -r does by its path.
+ */
+static bool is_phantom(struct op *op, struct inode *dir, const char *name, bool is_file)
+{
+    char *path = op->pid != 0 ? kv_phantom_path(op, dir, name) : NULL;
+    bool is = path && (is_file ? phantom_has_below : phantom_has)(&op->fs->phantoms, path, op->pid);
+
+    free(path);
+    if (is)
+        op->watched_all = false; /* only for this process */
+    return is;
+}
+
 int kv_find_dir(struct op *op, struct inode *dir, const char *name, struct found *ret_found)
 {
     struct kv_place place;
     int r = kv_find_place(op, dir, name, &place);
 
-    if (r == 0 && !place.is_dir)
-        return -ENOENT;
-    if (r == 0)
+    if (r == 0 && place.is_dir)
         ret_found->mtime_ns = place.seen_ns;
-    if (r == -ENOENT && op->pid != 0) {
-        char *path = kv_phantom_path(op, dir, name);
-
-        if (path && phantom_has(&op->fs->phantoms, path, op->pid)) {
-            op->watched_all = false; /* only for this process */
-            r = 0;
-        }
-        free(path);
-    }
+    else if (r == 0)
+        r = is_phantom(op, dir, name, true) ? 0 : -ENOENT;
+    else if (r == -ENOENT && is_phantom(op, dir, name, false))
+        r = 0;
     return r;
 }
 

@@ -406,7 +406,9 @@ static void forget_removed(struct op *op)
 {
     struct inode_table *table = &op->fs->inodes;
 
-    unlink_open(op, op->inode, op->name, NULL);
+    /* Who removes a directory removes no value: one that was open there was taken away by somebody else before. */
+    if (op->kind && !S_ISDIR(op->kind->mode))
+        unlink_open(op, op->inode, op->name, NULL);
     if (!op->removed)
         return;
     pthread_mutex_lock(&table->lock);

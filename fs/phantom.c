@@ -64,6 +64,23 @@ bool phantom_has(struct phantoms *phantoms, const char *path, pid_t pid)
     return has;
 }
 
+bool phantom_has_below(struct phantoms *phantoms, const char *path, pid_t pid)
+{
+    uint64_t now = consul_now_ns();
+    size_t len = strlen(path);
+    bool has = false;
+
+    pthread_mutex_lock(&phantoms->lock);
+    for (size_t i = 0; !has && i < PHANTOM_MAX; i++) {
+        const struct phantom *phantom = &phantoms->ring[i];
+
+        has = phantom->path && phantom->until_ns > now && strncmp(phantom->path, path, len) == 0 &&
+              phantom->path[len] == '/' && process_is_same(phantom->pid, pid);
+    }
+    pthread_mutex_unlock(&phantoms->lock);
+    return has;
+}
+
 bool phantom_remove(struct phantoms *phantoms, const char *path, pid_t pid)
 {
     struct phantom *phantom;

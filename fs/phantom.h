@@ -33,6 +33,8 @@ void phantoms_destroy(struct phantoms *phantoms);
 /* `pid` has taken the last entry out of the directory `path`. */
 void phantom_add(struct phantoms *phantoms, const char *path, pid_t pid);
 bool phantom_has(struct phantoms *phantoms, const char *path, pid_t pid);
+/* Whether it has taken the last entry out of a directory below `path`, which it has not removed yet. */
+bool phantom_has_below(struct phantoms *phantoms, const char *path, pid_t pid);
 /* True when there was one. */
 bool phantom_remove(struct phantoms *phantoms, const char *path, pid_t pid);
 

@@ -174,6 +174,17 @@ def test_open_descriptor_of_a_removed_key(mnt, agent):
         assert os.read(fd, 100) == b"value"
 
 
+def test_the_value_of_a_directory_without_a_name(mnt, agent):
+    agent.kv_set("a/", b"old")
+    agent.kv_set("a//b", b"")
+    value = mnt / "kv/a/%empty/%value"
+    wait_equal(lambda: value.exists() and value.read_bytes(), b"old")
+    agent.kv_set("a/", b"new")
+    wait_equal(value.read_bytes, b"new")
+    agent.client.kv.delete("a/")
+    wait_equal(value.exists, False)
+
+
 def test_open_view_keeps_its_version(mnt, agent):
     agent.register("web", Port=1, Address="10.0.0.1")
     with opened(mnt / "services/web/all", os.O_RDONLY) as fd:

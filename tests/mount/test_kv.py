@@ -6,6 +6,7 @@ import threading
 
 import pytest
 
+from harness.locks import stat_of
 from harness.programs import fails_with, opened, sh
 from harness.proxy import Delay
 from harness.wait import wait_equal, wait_until
@@ -573,6 +574,18 @@ def test_rm_r_of_a_key_that_is_also_a_prefix(mnt, agent):
         agent.kv_set(key, b"value")
     sh("rm -r a", cwd=mnt / "kv")
     assert agent.kv_keys() == []
+
+
+def test_rmdir_of_the_last_directory_in_a_key_that_is_also_a_prefix(mnt, agent):
+    """The kernel has been told by then that it is a file, which a path to the directory that is removed cannot go through."""
+    agent.kv_set("a", b"value")
+    agent.kv_set("a/b/c", b"")
+    wait_equal(lambda: (mnt / "kv/a/b/c").exists(), True)
+    told = stat_of(mnt, "kernel.notified")
+    os.unlink(mnt / "kv/a/b/c")
+    wait_until(lambda: stat_of(mnt, "kernel.notified") >= told + 2, "the kernel is told of both directories")
+    os.rmdir(mnt / "kv/a/b")
+    assert (mnt / "kv/a").read_bytes() == b"value"
 
 
 @pytest.mark.parametrize(

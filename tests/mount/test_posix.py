@@ -645,3 +645,14 @@ def test_a_large_file_replaces_only_what_is_known(mount, agent, proxy):
     assert [put.query["cas"] for put in seen.matching(method="PUT", path="/v1/kv/b")] == [str(before)]
     assert list(agent.kv_keys()) == ["b"]
     assert agent.kv_get("b") == b"x" * LARGE
+
+
+def test_rmdir_is_no_unlink_of_a_value_that_was_taken_away_before(mnt, agent):
+    agent.kv_set("a", b"value")
+    agent.kv_set("a/", b"")
+    with fails_with(errno.ESTALE), opened(mnt / "kv/a/%value", os.O_RDWR) as fd:
+        agent.client.kv.delete("a")
+        wait_equal(lambda: (mnt / "kv/a/%value").exists(), False)
+        os.rmdir(mnt / "kv/a")
+        os.pwrite(fd, b"V", 0)
+    assert agent.kv_keys() == []

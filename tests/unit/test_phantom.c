@@ -72,6 +72,23 @@ static void test_one_for_each_process(void **state)
     assert_true(phantom_has(phantoms, "kv/b", 7));
 }
 
+static void test_below(void **state)
+{
+    struct phantoms *phantoms = *state;
+
+    phantom_add(phantoms, "kv/a/b", 7);
+    assert_true(phantom_has_below(phantoms, "kv/a", 7));
+    assert_true(phantom_has_below(phantoms, "kv", 7));
+    assert_false(phantom_has_below(phantoms, "kv/a/b", 7));
+    assert_false(phantom_has_below(phantoms, "k", 7));
+    assert_false(phantom_has_below(phantoms, "kv/a", 8));
+    assert_true(phantom_remove(phantoms, "kv/a/b", 7));
+    assert_false(phantom_has_below(phantoms, "kv/a", 7));
+    phantom_add(phantoms, "kv/a/b", 7);
+    ahead_s += PHANTOM_SECONDS + 1;
+    assert_false(phantom_has_below(phantoms, "kv/a", 7));
+}
+
 /* Twice is once: removed once, it is gone, and does not push others out of the ring. */
 static void test_added_twice(void **state)
 {
@@ -124,8 +141,8 @@ static void test_time_is_limited(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        CASE(test_only_who_emptied_it),   CASE(test_one_for_each_process), CASE(test_added_twice),
-        CASE(test_the_oldest_goes_first), CASE(test_time_is_limited),
+        CASE(test_only_who_emptied_it), CASE(test_one_for_each_process),  CASE(test_below),
+        CASE(test_added_twice),         CASE(test_the_oldest_goes_first), CASE(test_time_is_limited),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

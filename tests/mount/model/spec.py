@@ -248,8 +248,9 @@ class Kv:
         if kind is None:
             fail(ENOENT)
         for gone in self._all_of(key, kind):
-            del self.keys[gone]
-            self._unlinked(mount, gone)
+            entry = self.keys.pop(gone)
+            if entry.value or not gone.endswith("/"):  # an empty marker is no file
+                self._unlinked(mount, gone)
 
     # Renaming
 
@@ -325,7 +326,9 @@ class Kv:
             for old, new in dirs.items()
             if handle.mount == mount and handle.key not in self.keys and (handle.key + "/").startswith(old + "/")
         ]
-        entries = {old: self.keys.pop(old) for old in moves}
+        entries = {old: self.keys[old] for old in moves}
+        for old in moves.keys() - moves.values():
+            del self.keys[old]
         for old, new in moves.items():
             entry = entries[old]
             follow = [h for h in self.handles.values() if h.mount == mount and h.key == old and not h.unlinked]
