@@ -34,6 +34,7 @@ static struct shared {
 
 static unsigned keys = 1;
 static int value_size = 1;
+static uint64_t base; /* the numbers of this run come after it, those of another before */
 
 static uint64_t seen[KEYS_MAX]; /* the newest number of each key that was read */
 static struct histogram times;
@@ -49,7 +50,7 @@ static void write_all(const char *address, const char *prefix, double rate, doub
     for (n = 1; n <= total && n < CHANGES_MAX; n++) {
         uint64_t due = began + (uint64_t)((double)n / rate * 1e9), now = now_ns();
         char target[512], value[VALUE_MAX];
-        int len = snprintf(value, sizeof(value), "%-*llu", value_size, (unsigned long long)n);
+        int len = snprintf(value, sizeof(value), "%-*llu", value_size, (unsigned long long)(base + n));
 
         if (due > now)
             usleep((useconds_t)((due - now) / 1000));
@@ -67,6 +68,7 @@ static void saw(unsigned key, uint64_t number)
 {
     uint64_t now = now_ns();
 
+    number = number > base ? number - base : 0;
     if (number < seen[key])
         errors++;
     for (uint64_t n = seen[key] + 1; n <= number && n < CHANGES_MAX; n++) {
@@ -115,21 +117,32 @@ static void look_at_files(const char *directory, uint64_t deadline)
     }
 }
 
+/* The text of the next field of this name, NULL where there is none. Agents in dev mode put blanks after the colon. */
+static const char *next_text(const char *json, const char *field)
+{
+    json = strstr(json, field);
+    if (!json)
+        return NULL;
+    json += strlen(field);
+    json += strspn(json, ": ");
+    return *json == '"' ? json + 1 : NULL;
+}
+
 /* Of `?recurse`, whose entries have "Key" before "Value". */
 static void look_at_answer(const char *body, const char *prefix)
 {
     static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     size_t len = strlen(prefix);
 
-    while ((body = strstr(body, "\"Key\":\"")) != NULL) {
-        unsigned key = (unsigned)atoi(body + strlen("\"Key\":\"") + len);
-        const char *value = strstr(body, "\"Value\":\"");
+    while ((body = next_text(body, "\"Key\"")) != NULL) {
+        unsigned key = (unsigned)atoi(body + len);
+        const char *value = next_text(body, "\"Value\"");
         uint64_t number = 0;
         unsigned bits = 0, have = 0;
 
         if (!value)
             break;
-        for (value += strlen("\"Value\":\""); *value && *value != '"' && *value != '='; value++) {
+        for (; *value && *value != '"' && *value != '='; value++) {
             bits = bits << 6 | (unsigned)(strchr(alphabet, *value) - alphabet);
             have += 6;
             if (have >= 8) {
@@ -193,6 +206,7 @@ int main(int argc, char **argv)
     shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (shared == MAP_FAILED)
         return 1;
+    base = began;
     pid = fork();
     if (pid < 0)
         return 1;

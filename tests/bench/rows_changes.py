@@ -13,7 +13,7 @@ def rows_change(world):
     agent = world.agent()
     keys, seconds = 10, 2 if world.quick else 5
     load(agent, {f"app/{n}": b"0" for n in range(keys)})
-    load(agent, {f"app/static/{n}": b"x" * 100 for n in range(1000)})
+    load(agent, {f"static/{n}": b"x" * 100 for n in range(1000)})
     mount = world.mount(agent)
     hammer("read", *[mount / f"kv/app/{n}" for n in range(keys)], operations=100)
     common = ("-r", 100, "-k", keys, "-s", seconds)
