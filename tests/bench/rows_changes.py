@@ -32,7 +32,7 @@ def rows_change(world):
     p50, p99 = (median([f[p] for f in found["consulfs"]]) for p in ("p50", "p99"))
 
     def cell(way):
-        return f"p50 {time_text(median([f['p50'] for f in found[way]]))}, p99 {time_text(median([f['p99'] for f in found[way]]))}"
+        return ", ".join(f"{p} {time_text(median([f[p] for f in found[way]]))}" for p in ("p50", "p99"))
 
     last = counted[-1]
     yield Row(

@@ -119,7 +119,12 @@ def rows_hot(world):
             result=f"{ratio:.2f} × least FUSE",
             requests=str(requests),
             upcalls=text,
-            cells={"consulfs": _cell(found["rw"], clients), "tmpfs": tmpfs_cell, "floor": _cell(found["asks"], clients), **others},
+            cells={
+                "consulfs": _cell(found["rw"], clients),
+                "tmpfs": tmpfs_cell,
+                "floor": _cell(found["asks"], clients),
+                **others,
+            },
         )
 
     # The same beside an agent that is 20 ms away: who has it already does not notice.

@@ -61,7 +61,7 @@ class World:
         # 200 clients that keep their connections are as many as Consul allows for one address, and we are there, too.
         config.setdefault("limits", {"http_max_conns_per_client": 5000})
         config.setdefault("log_level", "err")
-        # Not in dev mode, in which answers are indented and twice as long; its log of changes is in memory all the same.
+        # Not in dev mode, in which answers are indented and twice as long. Its log of changes is in memory, too.
         return self.started(Agent(self.consul, self.place("agent"), dev=False, data_dir=str(self.tmpfs()), **config))
 
     def mount(self, address, **options):

@@ -1,4 +1,6 @@
-"""What looking and writing cost: requests to Consul and upcalls to the daemon, counted. How long it takes is for tests/bench."""
+"""
+What looking and writing cost: requests to Consul and upcalls to the daemon, counted. How long it takes, tests/bench says.
+"""
 
 import os
 
