@@ -1,5 +1,6 @@
 """
-What looking and writing cost: requests to Consul and upcalls to the daemon, counted. How long it takes, tests/bench says.
+What looking and writing cost: requests to Consul and upcalls to the daemon, counted. How long it takes is what
+tests/bench measures.
 """
 
 import os
