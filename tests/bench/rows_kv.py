@@ -79,7 +79,7 @@ def rows_first(world):
                 f"first cat of a key at depth {depth}" + (", agent 20 ms away" if milliseconds else ""),
                 target="1 request; ≤ GET + 4 FUSE round trips",
                 met=took <= limit and set(requests) == {1},
-                result=f"{took / limit:.2f} × that ({time_text(limit)}, of it {time_text(median(found['trip']))} a trip)",
+                result=f"{took / limit:.2f} × that ({time_text(limit)}; a trip {time_text(median(found['trip']))})",
                 requests=_counts(requests),
                 upcalls=", ".join(f"{n} {name}" for name, n in typical.items()),
                 cells={way: spread(found[way]) for way in ("consulfs", "c", "python", "curl", "cli")},
