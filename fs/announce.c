@@ -697,6 +697,12 @@ int announcer_new(struct fs *fs, struct fuse_session *session, const char *mount
     return 0;
 }
 
+void announcer_mounted(struct announcer *announcer)
+{
+    if (announcer)
+        passage_prepare(announcer->passage);
+}
+
 bool announcer_stop(struct announcer *announcer)
 {
     struct timespec until;

@@ -25,6 +25,8 @@ struct fuse_session;
 /* At most `rate` announcements a second, at least 1; `mountpoint` is absolute. */
 int announcer_new(struct fs *fs, struct fuse_session *session, const char *mountpoint, unsigned rate,
                   struct announcer **ret_announcer);
+/* The mount is there; it need not be served yet. NULL is fine. */
+void announcer_mounted(struct announcer *announcer);
 /* Ends the threads, once nothing more serves the mount. False when one of them cannot end: only the process can. */
 bool announcer_stop(struct announcer *announcer);
 void announcer_free(struct announcer *announcer); /* NULL is fine */

@@ -307,6 +307,7 @@ static int serve(struct fs *fs, struct fuse_session *session, const char *mountp
         return r;
     if (start_announcing(fs, session, mountpoint) == 0 && notify_new(fs, session, &fs->notify) == 0 &&
         fuse_session_mount(session, mountpoint) == 0 && device_take_over(session) == 0) {
+        announcer_mounted(fs->announcer);
         if (ready_fd >= 0)
             log_init(true, fs->options->debug);
         else

@@ -26,6 +26,7 @@ struct passage {
     int clone; /* -1 */
     int old;   /* a clone that was given up while somebody was inside; -1 */
     unsigned inside, inside_old;
+    bool unproved; /* the clone was made before anybody could be asked whether it is of our mount */
     bool opening, stopping;
     unsigned major, minor; /* the device number of the mount, while there is a clone */
 };
@@ -60,6 +61,7 @@ static void give_up(struct passage *passage)
     }
     passage->clone = -1;
     passage->inside = 0;
+    passage->unproved = false;
 }
 
 /* False when it is over. From its opening on the descriptor tells of every change (mounts_poll() in fs/namespace). */
@@ -141,16 +143,67 @@ void passage_free(struct passage *passage)
     free(passage);
 }
 
+/* Asks nobody who serves the mount. */
+static int clone_of(const char *mountpoint, struct statx *stx)
+{
+    int fd = (int)syscall(SYS_open_tree, AT_FDCWD, mountpoint, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+
+    if (fd >= 0 && statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, 0, stx) < 0) {
+        close(fd);
+        fd = -1;
+    }
+    return fd;
+}
+
+/* passage.lock is held. */
+static void take_clone(struct passage *passage, int clone, const struct statx *stx)
+{
+    passage->clone = clone;
+    passage->inside = 0;
+    passage->major = stx->stx_dev_major;
+    passage->minor = stx->stx_dev_minor;
+    pthread_cond_broadcast(&passage->changed);
+}
+
+void passage_prepare(struct passage *passage)
+{
+    struct statx stx;
+    int fd = clone_of(passage->mountpoint, &stx);
+
+    if (fd < 0)
+        return; /* there is the path */
+    pthread_mutex_lock(&passage->lock);
+    take_clone(passage, fd, &stx);
+    passage->unproved = true;
+    pthread_mutex_unlock(&passage->lock);
+}
+
 static int open_clone(const struct passage *passage, bool (*is_ours)(void *arg, int fd), void *arg, struct statx *stx)
 {
-    int fd = (int)syscall(SYS_open_tree, AT_FDCWD, passage->mountpoint, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+    int fd = clone_of(passage->mountpoint, stx);
 
-    if (fd >= 0 && (!is_ours(arg, fd) || statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, 0, stx) < 0)) {
+    if (fd >= 0 && !is_ours(arg, fd)) {
         close(fd);
         errno = ENOENT; /* a clone can be made, but not of ours: neither does the path lead there */
         return -1;
     }
     return fd;
+}
+
+/* The caller is inside. False: it came out again. */
+static bool prove(struct passage *passage, int fd, bool (*is_ours)(void *arg, int fd), void *arg)
+{
+    bool ours = is_ours(arg, fd);
+
+    pthread_mutex_lock(&passage->lock);
+    if (passage->clone == fd && ours)
+        passage->unproved = false;
+    else if (passage->clone == fd)
+        give_up(passage);
+    pthread_mutex_unlock(&passage->lock);
+    if (!ours)
+        passage_leave(passage, fd);
+    return ours;
 }
 
 static int open_path(const struct passage *passage, bool (*is_ours)(void *arg, int fd), void *arg)
@@ -173,10 +226,12 @@ int passage_enter(struct passage *passage, bool (*is_ours)(void *arg, int fd), v
     while (passage->opening || passage->old >= 0)
         pthread_cond_wait(&passage->changed, &passage->lock);
     if (passage->clone >= 0) {
+        bool unproved = passage->unproved;
+
         fd = passage->clone;
         passage->inside++;
         pthread_mutex_unlock(&passage->lock);
-        return fd;
+        return !unproved || prove(passage, fd, is_ours, arg) ? fd : -1;
     }
     passage->opening = true;
     pthread_mutex_unlock(&passage->lock);
@@ -184,10 +239,8 @@ int passage_enter(struct passage *passage, bool (*is_ours)(void *arg, int fd), v
     pthread_mutex_lock(&passage->lock);
     passage->opening = false;
     if (fd >= 0) {
-        passage->clone = fd;
+        take_clone(passage, fd, &stx);
         passage->inside = 1;
-        passage->major = stx.stx_dev_major;
-        passage->minor = stx.stx_dev_minor;
     }
     pthread_cond_broadcast(&passage->changed);
     pthread_mutex_unlock(&passage->lock);

@@ -19,6 +19,11 @@ int passage_new(const char *mountpoint, struct passage **ret_passage);
 void passage_free(struct passage *passage);
 
 /*
+ * It was mounted just now, and nobody knows of it yet: whoever makes the clone later can be in the way of an unmount
+ * for that moment. Where there can be no clone nothing happens.
+ */
+void passage_prepare(struct passage *passage);
+/*
  * A descriptor (O_PATH) of the mount's root, or -1. `is_ours` is asked, with no lock held, whether it leads to our
  * mount: something else may be mounted over it.
  */

@@ -84,6 +84,50 @@ static void test_leads_into_the_mount(void **state)
     passage_leave(f->passage, fd);
 }
 
+/* Waits for the descriptor to be closed by the thread that watches. */
+static bool is_closed_soon(int fd)
+{
+    const struct timespec pause = {.tv_nsec = 1000000};
+
+    for (int i = 0; i < 20000; i++) {
+        if (fcntl(fd, F_GETFD) < 0)
+            return true;
+        nanosleep(&pause, NULL);
+    }
+    return false;
+}
+
+static void test_prepared(void **state)
+{
+    struct fixture *f = *state;
+    int fd;
+
+    passage_prepare(f->passage);
+    fd = passage_enter(f->passage, is_ours, f);
+    assert_true(leads_to_it(f, fd));
+    assert_int_equal(umount(f->place), 0);
+    passage_leave(f->passage, fd);
+    assert_true(is_closed_soon(fd));
+    assert_int_equal(passage_enter(f->passage, is_ours, f), -1);
+}
+
+/* What was cloned is not ours after all. */
+static void test_prepared_for_another(void **state)
+{
+    struct fixture *f = *state;
+    dev_t device = f->device;
+    int fd;
+
+    passage_prepare(f->passage);
+    f->device = 0;
+    assert_int_equal(passage_enter(f->passage, is_ours, f), -1);
+    f->device = device;
+    fd = passage_enter(f->passage, is_ours, f);
+    assert_true(leads_to_it(f, fd));
+    passage_leave(f->passage, fd);
+    assert_int_equal(umount(f->place), 0);
+}
+
 /* Two who are inside go by the same clone, and the next who comes, too. */
 static void test_one_clone_for_all(void **state)
 {
@@ -96,19 +140,6 @@ static void test_one_clone_for_all(void **state)
     c = passage_enter(f->passage, is_ours, f);
     assert_int_equal(a, c);
     passage_leave(f->passage, c);
-}
-
-/* Waits for the descriptor to be closed by the thread that watches. */
-static bool is_closed_soon(int fd)
-{
-    const struct timespec pause = {.tv_nsec = 1000000};
-
-    for (int i = 0; i < 20000; i++) {
-        if (fcntl(fd, F_GETFD) < 0)
-            return true;
-        nanosleep(&pause, NULL);
-    }
-    return false;
 }
 
 static void test_unmounting_is_not_busy(void **state)
@@ -214,6 +245,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         CASE(test_leads_into_the_mount),
+        CASE(test_prepared),
+        CASE(test_prepared_for_another),
         CASE(test_one_clone_for_all),
         CASE(test_unmounting_is_not_busy),
         CASE(test_clone_goes_with_the_mount),
