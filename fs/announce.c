@@ -509,10 +509,29 @@ static void use_turn(struct announcer *announcer, uint64_t now)
     announcer->free_ns += announcer->interval_ns;
 }
 
+/* A directory that has become a file while somebody here goes on removing what was in it, by its path. */
+static bool is_being_emptied(struct fs *fs, const struct announcement *a)
+{
+    char *above, *path = NULL;
+    bool is = false;
+
+    if (!a->was || !S_ISDIR(a->was->mode))
+        return false;
+    above = inode_path_below(&fs->inodes, a->dir, &kind_root);
+    if (above && asprintf(&path, "%s/%s", above, a->name) < 0)
+        path = NULL;
+    if (path)
+        is = phantom_any_below(&fs->phantoms, path);
+    free(above);
+    free(path);
+    return is;
+}
+
 /* announcer.lock is held. An operation of ours is changing the place: what it leaves there is to be seen first. */
 static bool put_off(struct announcer *announcer, struct announcement *a, uint64_t now)
 {
-    if (a->pauses >= OWN_PAUSES_MAX || !own_is_under_way(&announcer->fs->own, a->dir, a->name))
+    if (a->pauses >= OWN_PAUSES_MAX ||
+        (!own_is_under_way(&announcer->fs->own, a->dir, a->name) && !is_being_emptied(announcer->fs, a)))
         return false;
     a->pauses++;
     a->not_before_ns = now + OWN_PAUSE_NS;

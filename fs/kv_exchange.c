@@ -45,8 +45,8 @@ static int add_below(struct op *op, struct side *side, const char *above)
     struct consul_snapshot *snapshot;
     struct consul_kv_entry *value;
     char *prefix = NULL;
-    size_t covered, i;
-    int r = kv_read_cover(op, above, &snapshot, &covered);
+    size_t i;
+    int r = kv_read_to_move(op, above, &snapshot);
 
     if (r < 0)
         return kv_try_finer(r) ? -EXDEV : r;

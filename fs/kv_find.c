@@ -206,6 +206,14 @@ int kv_read_all(struct op *op, const char *prefix, size_t max, struct consul_sna
     return r;
 }
 
+int kv_read_to_move(struct op *op, const char *prefix, struct consul_snapshot **ret_snapshot)
+{
+    size_t covered;
+    int r = kv_read_cover(op, prefix, ret_snapshot, &covered);
+
+    return kv_try_finer(r) ? kv_read_tree(op, prefix, strlen(prefix), KV_SMALL, ret_snapshot) : r;
+}
+
 /* ---- lookup ------------------------------------------------------------------------------------------------------ */
 
 bool kv_has_below(const struct consul_kv_list *list, const char *key)

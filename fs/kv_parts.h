@@ -50,6 +50,8 @@ int kv_read_cover(struct op *op, const char *prefix, struct consul_snapshot **re
 /* The same for who wants all of `prefix`: that itself may be as large as `max`. */
 int kv_read_all(struct op *op, const char *prefix, size_t max, struct consul_snapshot **ret_snapshot,
                 size_t *ret_covered);
+/* All keys of `prefix`, for who moves some of them: also when it changes too often to be read like that by others. */
+int kv_read_to_move(struct op *op, const char *prefix, struct consul_snapshot **ret_snapshot);
 /* Whether there is a key that is this prefix without its '/', by what shows the names above. */
 int kv_has_value(struct op *op, const char *prefix, bool *ret_has);
 bool kv_has_below(const struct consul_kv_list *list, const char *key);

@@ -220,8 +220,7 @@ static int find_and_rename_dir(struct op *op, struct inode *dir, const char *pre
 {
     char *above = kv_prefix_of(op, dir); /* from there the value of a key that is a prefix too is seen as well */
     struct consul_snapshot *snapshot;
-    size_t covered;
-    int r = above ? kv_read_cover(op, above, &snapshot, &covered) : -ENOMEM;
+    int r = above ? kv_read_to_move(op, above, &snapshot) : -ENOMEM;
 
     if (r == 0)
         r = begin_rename_dir(op, snapshot, prefix, new_prefix, flags);

@@ -64,7 +64,8 @@ bool phantom_has(struct phantoms *phantoms, const char *path, pid_t pid)
     return has;
 }
 
-bool phantom_has_below(struct phantoms *phantoms, const char *path, pid_t pid)
+/* by: NULL for anybody. */
+static bool has_below(struct phantoms *phantoms, const char *path, const pid_t *by)
 {
     uint64_t now = consul_now_ns();
     size_t len = strlen(path);
@@ -75,11 +76,18 @@ bool phantom_has_below(struct phantoms *phantoms, const char *path, pid_t pid)
         const struct phantom *phantom = &phantoms->ring[i];
 
         has = phantom->path && phantom->until_ns > now && strncmp(phantom->path, path, len) == 0 &&
-              phantom->path[len] == '/' && process_is_same(phantom->pid, pid);
+              phantom->path[len] == '/' && (!by || process_is_same(phantom->pid, *by));
     }
     pthread_mutex_unlock(&phantoms->lock);
     return has;
 }
+
+bool phantom_has_below(struct phantoms *phantoms, const char *path, pid_t pid)
+{
+    return has_below(phantoms, path, &pid);
+}
+
+bool phantom_any_below(struct phantoms *phantoms, const char *path) { return has_below(phantoms, path, NULL); }
 
 bool phantom_remove(struct phantoms *phantoms, const char *path, pid_t pid)
 {

@@ -82,6 +82,8 @@ static void test_below(void **state)
     assert_false(phantom_has_below(phantoms, "kv/a/b", 7));
     assert_false(phantom_has_below(phantoms, "k", 7));
     assert_false(phantom_has_below(phantoms, "kv/a", 8));
+    assert_true(phantom_any_below(phantoms, "kv/a"));
+    assert_false(phantom_any_below(phantoms, "kv/a/b"));
     assert_true(phantom_remove(phantoms, "kv/a/b", 7));
     assert_false(phantom_has_below(phantoms, "kv/a", 7));
     phantom_add(phantoms, "kv/a/b", 7);
