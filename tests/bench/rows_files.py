@@ -175,10 +175,10 @@ def rows_slow_agent(world):
     load(agent, {f"hot/{n}": VALUE for n in range(KEYS)})
     cold_count = 2000
     # More than one blocking query should bring, so that each of these is asked for by itself.
-    load(agent, {f"cold/{n % 100}/{n}": b"x" * 1000 for n in range(cold_count)})
+    load(agent, {f"cold/{n}/key": b"x" * 1000 for n in range(cold_count)})
     mount = world.mount(world.delayed(agent.http, 100))
     hot = _paths(mount / "kv/hot", range(KEYS))
-    cold = [mount / f"kv/cold/{n % 100}/{n}" for n in range(cold_count)]
+    cold = [mount / f"kv/cold/{n}/key" for n in range(cold_count)]
     _settle(mount / "kv/hot")
     seconds = 1 if world.quick else 3
 
