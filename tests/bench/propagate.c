@@ -69,8 +69,11 @@ static void saw(unsigned key, uint64_t number)
     uint64_t now = now_ns();
 
     number = number > base ? number - base : 0;
-    if (number < seen[key])
+    if (number < seen[key]) {
+        fprintf(stderr, "key %u went back from change %llu to %llu\n", key, (unsigned long long)seen[key],
+                (unsigned long long)number);
         errors++;
+    }
     for (uint64_t n = seen[key] + 1; n <= number && n < CHANGES_MAX; n++) {
         uint64_t answered;
 
@@ -104,10 +107,13 @@ static void look_at_files(const char *directory, uint64_t deadline)
             snprintf(path, sizeof(path), "%s/%u", directory, i);
             fd = open(path, O_RDONLY | O_CLOEXEC);
             n = fd < 0 ? -1 : read(fd, value, sizeof(value) - 1);
+            if (n < 0) {
+                fprintf(stderr, "%s: %s: %s\n", fd < 0 ? "open" : "read", path, strerror(errno));
+                errors++;
+            }
             if (fd >= 0)
                 close(fd);
             if (n < 0) {
-                errors++;
                 continue;
             }
             value[n] = '\0';

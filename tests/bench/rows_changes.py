@@ -21,7 +21,7 @@ def rows_change(world):
 
     def own():
         with Counters(mount) as counters:
-            found = program("propagate", *common, agent.http, "app/", mount / "kv/app")
+            found = program("propagate", *common, agent.http, "app/", mount / "kv/app", strict=False)
         counted.append(counters)
         return found
 
@@ -35,11 +35,12 @@ def rows_change(world):
         return ", ".join(f"{p} {time_text(median([f[p] for f in found[way]]))}" for p in ("p50", "p99"))
 
     last = counted[-1]
+    errors = sum(f["errors"] for f in found["consulfs"])
     yield Row(
         "change elsewhere, 100 a second, until readable here",
         target="p50 ≤ 5 ms, p99 ≤ 50 ms",
-        met=p50 <= 5e6 and p99 <= 50e6,
-        result=f"p50 {time_text(p50)}, p99 {time_text(p99)}",
+        met=p50 <= 5e6 and p99 <= 50e6 and errors == 0,
+        result=f"p50 {time_text(p50)}, p99 {time_text(p99)}{_failed(errors)}",
         requests=f"{last.requests} and {last.blocking} blocking for {100 * seconds} changes",
         upcalls=f"{last.upcalls}",
         cells={"consulfs": cell("consulfs"), "c": cell("c") + " (blocking query)"},
@@ -61,9 +62,8 @@ def rows_hot_prefix(world):
     def both():
         with concurrent.futures.ThreadPoolExecutor(1) as pool, Counters(mount) as counters:
             beside = pool.submit(hammer, "read", *still, seconds=seconds, pause=5000)
-            found = program(
-                "propagate", "-r", rate, "-k", keys, "-s", seconds, "-v", size, agent.http, "hot/", mount / "kv/hot"
-            )
+            how = ("-r", rate, "-k", keys, "-s", seconds, "-v", size)
+            found = program("propagate", *how, agent.http, "hot/", mount / "kv/hot", strict=False)
             found["quiet"] = beside.result()
         return found, counters
 
@@ -76,9 +76,11 @@ def rows_hot_prefix(world):
     yield Row(
         f"prefix of {keys} keys rewritten {rate} times a second beside {quiet:,} quiet ones",
         target="bytes fetched < 3 × changed, or demoted; readers correct",
-        met=correct and (fetched < 3 * changed or bool(demoted)),
+        met=correct and found["errors"] == 0 and (fetched < 3 * changed or bool(demoted)),
         result=f"{fetched / changed:.2f} × changed ({fetched / 1e6:.2f} of {changed / 1e6:.2f} MB)"
-        + "".join(f", {name} {n}" for name, n in demoted.items()),
+        + "".join(f", {name} {n}" for name, n in demoted.items())
+        + _failed(found["errors"])
+        + ("" if correct else ", a quiet key has not its value"),
         requests=f"{counters.requests} and {counters.blocking} blocking",
         upcalls=str(counters.upcalls),
         cells={
@@ -86,3 +88,8 @@ def rows_hot_prefix(world):
             f"a quiet read {time_text(found['quiet']['p50'])}"
         },
     )
+
+
+def _failed(errors):
+    """What `propagate` has said on the standard error: opens that failed, values that went back."""
+    return f"; {errors} reads failed or went back" if errors else ""

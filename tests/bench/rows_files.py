@@ -63,9 +63,9 @@ def rows_hot(world):
     def files(what, directory, clients):
         return lambda: hammer(what, *_paths(directory, range(KEYS)), clients=clients, seconds=seconds)
 
-    def asking(address, clients, quickly):
+    def asking(address, clients):
         """Those that ask Consul each time. What takes a process, and with it seconds, takes part less often."""
-        few = 1 if clients == 200 else 3
+        few = {1: 3, 16: 2, 200: 1}[clients]
         each = {1: 5, 16: 2, 200: 1}[clients]
         url = f"http://{address}/v1/kv/hot/0?raw"
         curl, cli = f"curl -sf -o /dev/null {url}", f"{world.consul} kv get -http-addr={address} hot/0"
@@ -78,16 +78,17 @@ def rows_hot(world):
         }
 
     clients_of = (1,) if world.quick else (1, 16, 200)
+    many = {1: 9, 16: 5, 200: 4}
     for clients in clients_of:
         found = rounds(
-            3 if world.quick else 7,
+            3 if world.quick else many[clients],
             {
                 "ro": files("read", ro / "kv/hot", clients),
                 "tmpfs": files("read", tmpfs, clients),
                 "asks_not": files("read", asks_not, clients),
                 "rw": files("read", rw / "kv/hot", clients),
                 "asks": files("read", asks, clients),
-                **asking(agent.http, clients, world.quick),
+                **asking(agent.http, clients),
             },
         )
         others = {way: _cell(found[way], clients) for way in ("c", "python", "curl", "cli")}
@@ -132,9 +133,7 @@ def rows_hot(world):
     far_mount = world.mount(far, ro=True)
     _settle(far_mount / "kv/hot")
     for clients in clients_of:
-        found = rounds(
-            3, {"ro": files("read", far_mount / "kv/hot", clients), **asking(far, clients, world.quick)}
-        )
+        found = rounds(3, {"ro": files("read", far_mount / "kv/hot", clients), **asking(far, clients)})
         each, text, requests = _upcalls(far_mount, files("read", far_mount / "kv/hot", clients))
         yield Row(
             f"the same, -o ro, agent 20 ms away, {_clients(clients)}",
@@ -149,7 +148,7 @@ def rows_hot(world):
 
     for clients in clients_of:
         found = rounds(
-            3 if world.quick else 7,
+            3 if world.quick else many[clients],
             {
                 "consulfs": files("stat", rw / "kv/hot", clients),
                 "tmpfs": files("stat", tmpfs, clients),
@@ -175,10 +174,10 @@ def rows_slow_agent(world):
     load(agent, {f"hot/{n}": VALUE for n in range(KEYS)})
     cold_count = 2000
     # More than one blocking query should bring, so that each of these is asked for by itself.
-    load(agent, {f"cold/{n % 100}/{n}": b"x" * 1000 for n in range(cold_count)})
+    load(agent, {f"cold/{n}/key": b"x" * 1000 for n in range(cold_count)})
     mount = world.mount(world.delayed(agent.http, 100))
     hot = _paths(mount / "kv/hot", range(KEYS))
-    cold = [mount / f"kv/cold/{n % 100}/{n}" for n in range(cold_count)]
+    cold = [mount / f"kv/cold/{n}/key" for n in range(cold_count)]
     _settle(mount / "kv/hot")
     seconds = 1 if world.quick else 3
 
