@@ -55,6 +55,7 @@ struct slot {
     const char *name;      /* what it does there at the moment; NULL between two acts; borrowed likewise */
     enum announced_act act;
     bool directory;
+    bool showed;        /* the kernel has asked what is to be removed */
     struct inode *gone; /* borrowed from its announcement */
     bool saw_root;
 };
@@ -259,6 +260,7 @@ static void begin_act(struct announcer *announcer, struct slot *slot, enum annou
     pthread_mutex_lock(&announcer->lock);
     slot->act = act;
     slot->directory = directory;
+    slot->showed = false;
     slot->name = a ? a->name : NULL;
     slot->gone = a ? a->gone : NULL;
     pthread_mutex_unlock(&announcer->lock);
@@ -527,11 +529,24 @@ static bool is_being_emptied(struct fs *fs, const struct announcement *a)
     return is;
 }
 
+/* The directory is being moved by us: what is gone where it was is not gone in it. */
+static bool moves(struct fs *fs, struct inode *dir)
+{
+    bool moves;
+
+    pthread_mutex_lock(&fs->inodes.lock);
+    moves = dir->storing > 0 || inode_is_moving(dir);
+    pthread_mutex_unlock(&fs->inodes.lock);
+    return moves;
+}
+
 /* announcer.lock is held. An operation of ours is changing the place: what it leaves there is to be seen first. */
 static bool put_off(struct announcer *announcer, struct announcement *a, uint64_t now)
 {
+    struct fs *fs = announcer->fs;
+
     if (a->pauses >= OWN_PAUSES_MAX ||
-        (!own_is_under_way(&announcer->fs->own, a->dir, a->name) && !is_being_emptied(announcer->fs, a)))
+        (!own_is_under_way(&fs->own, a->dir, a->name) && !moves(fs, a->dir) && !is_being_emptied(fs, a)))
         return false;
     a->pauses++;
     a->not_before_ns = now + OWN_PAUSE_NS;
@@ -641,6 +656,30 @@ struct inode *announcing_gone(struct fs *fs, pid_t tid)
         gone = inode_ref(&fs->inodes, slot->gone);
     pthread_mutex_unlock(&slot->announcer->lock);
     return gone;
+}
+
+void announcing_showed(struct fs *fs, pid_t tid)
+{
+    struct slot *slot = tid != 0 ? slot_of(fs, tid) : NULL;
+
+    if (!slot)
+        return;
+    pthread_mutex_lock(&slot->announcer->lock);
+    slot->showed = true;
+    pthread_mutex_unlock(&slot->announcer->lock);
+}
+
+bool announcing_may_remove(struct fs *fs, pid_t tid)
+{
+    struct slot *slot = tid != 0 ? slot_of(fs, tid) : NULL;
+    bool may;
+
+    if (!slot)
+        return true;
+    pthread_mutex_lock(&slot->announcer->lock);
+    may = slot->showed || !slot->directory;
+    pthread_mutex_unlock(&slot->announcer->lock);
+    return may;
 }
 
 void announcing_sees_root(struct fs *fs, pid_t tid)

@@ -67,6 +67,13 @@ bool announcing_of(struct fs *fs, pid_t tid, struct inode *dir, const char *name
                    bool *ret_directory);
 /* The inode that the thread is about to look up as a name of its own, so that it can be deleted; counted, or NULL. */
 struct inode *announcing_gone(struct fs *fs, pid_t tid);
+/*
+ * The kernel was shown something in the place of what the thread is about to remove; and whether it may do so: it was,
+ * or it is no directory. One that the kernel has not asked for is the one that is there, and would be dead to
+ * everybody.
+ */
+void announcing_showed(struct fs *fs, pid_t tid);
+bool announcing_may_remove(struct fs *fs, pid_t tid);
 /* An announcing thread asks for the root's attributes: that we are asked shows it that the mount is ours. */
 void announcing_sees_root(struct fs *fs, pid_t tid);
 

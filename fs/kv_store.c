@@ -169,9 +169,15 @@ static int begin_append(struct op *op, struct inode *dir, const char *name, cons
     return r;
 }
 
+/* One of the two shows that the key was locked or unlocked in between, though not how often. */
+static bool was_locked(const struct consul_kv_entry *old, const struct consul_kv_entry *now)
+{
+    return now->lock_index != old->lock_index || strcmp(now->session, old->session) != 0;
+}
+
 /*
  * Somebody was faster. If all that he did was to lock or unlock the key, it still is what was read, and its present
- * ModifyIndex is as good.
+ * ModifyIndex is as good. The same bytes alone do not say so: they may have been replaced, and put back.
  */
 static int find_unchanged(struct op *op, struct inode *dir, const char *name, const char *key,
                           const struct consul_kv_entry *old, uint64_t *ret_index)
@@ -184,7 +190,7 @@ static int find_unchanged(struct op *op, struct inode *dir, const char *name, co
         return r;
     now = place.entry;
     if (r < 0 || !now || now->value_len != old->value_len || now->flags != old->flags ||
-        now->create_index != old->create_index ||
+        now->create_index != old->create_index || !was_locked(old, now) ||
         memcmp(consul_kv_value(now), consul_kv_value(old), old->value_len) != 0) {
         kv_distrust(op); /* who lost the race is to see what won it */
         return -ESTALE;

@@ -20,6 +20,8 @@ static int run_show_removed(struct op *op)
 {
     struct inode *inode = inode_new_stand_in(&op->fs->inodes, op->kind, op->inode, op->name);
 
+    if (inode)
+        announcing_showed(op->fs, op->pid);
     return inode ? reply_entry(op, inode, 0) : -ENOMEM;
 }
 
@@ -80,7 +82,7 @@ bool announced_remove(fuse_req_t req)
     if (!is_announcing(req))
         return false;
     fs_count(fs_of(req), COUNT_ANNOUNCING);
-    fuse_reply_err(req, 0);
+    fuse_reply_err(req, announcing_may_remove(fs_of(req), caller(req)) ? 0 : ENOENT);
     return true;
 }
 

@@ -618,3 +618,21 @@ def test_mount_that_is_hidden_by_another(mount, agent, tmp_path):
     with Inotify().watch(mnt / "kv/d") as inotify:
         agent.kv_set("d/a", b"4")
         assert inotify.until("d/a: CLOSE_WRITE") == written("d/a")
+
+
+def test_what_is_removed_in_a_directory_that_moves(mount, agent, proxy):
+    """The directory that was there stays one for the kernel: its place may be filled again where it is by then."""
+    mnt = mount(proxy)
+    agent.kv_set("moves/a", b"")
+    agent.kv_set("moves/sub/a", b"")
+    new = mnt / "kv/moved/sub"
+    with Directory(mnt, agent) as fence, opened(mnt / "kv/moves/sub", os.O_RDONLY):
+        with proxy.fault(Stall(), path="/v1/txn", method="PUT") as fault:
+            thread = threading.Thread(target=lambda: os.rename(mnt / "kv/moves", mnt / "kv/moved"))
+            thread.start()
+            wait_until(lambda: fault.hits, "the transaction is on its way")
+            agent.client.kv.delete("moves/sub/a")
+            fence.events()
+        thread.join()
+        agent.kv_set("moved/sub/b", b"")
+        wait_equal(lambda: new.exists() and names(new), ["b"])

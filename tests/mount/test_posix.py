@@ -656,3 +656,12 @@ def test_rmdir_is_no_unlink_of_a_value_that_was_taken_away_before(mnt, agent):
         os.rmdir(mnt / "kv/a")
         os.pwrite(fd, b"V", 0)
     assert agent.kv_keys() == []
+
+
+def test_the_same_bytes_again_are_a_conflict_all_the_same(mnt, agent):
+    agent.kv_set("a", b"value")
+    with fails_with(errno.ESTALE), opened(mnt / "kv/a", os.O_RDWR) as fd:
+        agent.kv_set("a", b"another")
+        agent.kv_set("a", b"value")
+        os.pwrite(fd, b"V", 0)
+    assert agent.kv_get("a") == b"value"
