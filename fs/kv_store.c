@@ -172,7 +172,7 @@ static int begin_append(struct op *op, struct inode *dir, const char *name, cons
 /* One of the two shows that the key was locked or unlocked in between, though not how often. */
 static bool was_locked(const struct consul_kv_entry *old, const struct consul_kv_entry *now)
 {
-    return now->lock_index != old->lock_index || strcmp(now->session, old->session) != 0;
+    return now->lock_index != old->lock_index || strcmp(consul_kv_session(now), consul_kv_session(old)) != 0;
 }
 
 /*
