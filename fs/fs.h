@@ -15,6 +15,7 @@
 #include "own.h"
 #include "phantom.h"
 #include "refusals.h"
+#include "reopening.h"
 
 #include <consul.h>
 #include <stdatomic.h>
@@ -82,6 +83,7 @@ struct fs {
     struct announcer *announcer; /* NULL: nothing is announced to watchers */
     struct own own;
     struct refusals refusals;
+    struct reopening reopening;
     pthread_mutex_t open_lock;
     struct lock_table *locks;
     struct handle *handles;  /* guarded by open_lock: every one there is */

@@ -51,7 +51,6 @@ struct inode {
     uint32_t refs;       /* holders, children included; the kernel's nlookup counts as one */
     uint32_t storing;    /* writes of ours under way: their outcome decides the version */
     uint32_t generation; /* how often a write of ours gave it other bytes */
-    pid_t refused_pid;   /* who was refused to open it, for being superseded, last */
     unsigned tellings;   /* of notify.c: what is still to be told of names in it; guarded by notify.lock */
     bool current;        /* what its name stands for now */
     bool unlinked;       /* by us: what an open descriptor still writes goes nowhere */

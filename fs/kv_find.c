@@ -443,22 +443,24 @@ int kv_find_file(struct op *op, struct inode *dir, const char *name, struct foun
     return ret_found->content ? 0 : -ENOMEM;
 }
 
-/* The resource that keeps the name true, counted, and the key that it stands for, the caller's; or NULL. */
+/*
+ * The resource that keeps the name true, counted, and the key that it stands for, the caller's; or NULL. *ret_name is
+ * the inode's, in the directory of that number.
+ */
 static struct consul_resource *watched_place(struct op *op, struct inode *inode, char **ret_key, char **ret_name,
-                                             bool *ret_superseded)
+                                             uint64_t *ret_dir, bool *ret_superseded)
 {
     struct inode_table *table = &op->fs->inodes;
     struct consul_resource *resource = NULL;
     struct inode *dir = NULL;
     char *prefix;
 
-    *ret_key = *ret_name = NULL;
+    *ret_key = NULL;
     pthread_mutex_lock(&table->lock);
-    *ret_superseded = inode->superseded && inode->refused_pid != op->pid;
-    if (*ret_superseded)
-        inode->refused_pid = op->pid;
-    if (!inode->superseded && inode->rests_on && inode->parent && inode->storing == 0 &&
-        (*ret_name = strdup(inode->name))) {
+    *ret_superseded = inode->superseded;
+    *ret_name = inode->parent ? strdup(inode->name) : NULL;
+    *ret_dir = inode->parent ? inode->parent->number : 0;
+    if (!inode->superseded && inode->rests_on && *ret_name && inode->storing == 0) {
         resource = consul_resource_ref(inode->rests_on);
         dir = inode->parent;
         dir->refs++;
@@ -503,26 +505,31 @@ static bool stands_for(struct op *op, struct inode *inode, const struct consul_s
 
 /*
  * What is not watched was looked up a moment ago. An inode that was superseded can still be opened by its name until
- * the kernel has been told, and by requests that were on their way then: the name is looked up again. Who comes back to
- * it all the same has it open already (/proc/self/fd), and gets what he had.
+ * the kernel has been told, and by requests that were on their way then: the name is looked up again, once. Who comes
+ * back has found what was current since, or has it open already (/proc/self/fd), and gets that.
  */
 int kv_check(struct op *op, struct inode *inode)
 {
+    struct reopening *reopening = &op->fs->reopening;
     struct consul_snapshot *snapshot;
     struct consul_resource *resource;
     char *key, *name;
-    bool superseded;
+    bool stale, again;
+    uint64_t dir;
     int r = 0;
 
-    resource = watched_place(op, inode, &key, &name, &superseded);
-    if (superseded) {
-        r = -ESTALE;
-    } else if (resource && consul_resource_is_watched(resource)) {
+    resource = watched_place(op, inode, &key, &name, &dir, &stale);
+    if (!stale && resource && consul_resource_is_watched(resource)) {
         r = op_read_resource(op, resource, &snapshot);
-        if (r == 0 && !stands_for(op, inode, snapshot, key, name))
+        stale = r == 0 && !stands_for(op, inode, snapshot, key, name);
+    }
+    if (r != -EINPROGRESS && name) {
+        r = 0; /* while Consul is away, what is known is served */
+        again = reopening_ends(reopening, op->pid, dir, name);
+        if (stale && !again) {
+            reopening_note(reopening, op->pid, dir, name);
             r = -ESTALE;
-        else if (r != -EINPROGRESS)
-            r = 0; /* while Consul is away, what is known is served */
+        }
     }
     consul_resource_unref(resource);
     free(key);

@@ -185,6 +185,7 @@ static int init_fs(struct fs *fs, struct options *options, const struct consul_c
     gate_init(&fs->gate);
     pthread_mutex_init(&fs->open_lock, NULL);
     refusals_init(&fs->refusals);
+    reopening_init(&fs->reopening);
     phantoms_init(&fs->phantoms);
     made_init(&fs->made);
     aliases_init(&fs->aliases);
@@ -232,6 +233,7 @@ static void destroy_fs(struct fs *fs)
     free(fs->bootstrapped);
     phantoms_destroy(&fs->phantoms);
     refusals_destroy(&fs->refusals);
+    reopening_destroy(&fs->reopening);
     pthread_mutex_destroy(&fs->open_lock);
     gate_destroy(&fs->gate);
     free(fs->consul_address);

@@ -5,6 +5,7 @@ import concurrent.futures
 import errno
 import os
 import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -391,3 +392,37 @@ def test_what_is_open_can_be_opened_again(mount, agent):
             for _ in range(3):
                 with open(f"/proc/self/fd/{fd}", "rb") as again:
                     assert again.read() == b"1"
+
+
+def test_opening_what_changes_all_the_time_never_fails(mnt, agent):
+    """A reader that is sent to look again finds a version that may be the last but one by the time that it opens it."""
+    agent.kv_set("hot", b"0")
+    (mnt / "kv/hot").read_bytes()
+    stop, failures = threading.Event(), []
+
+    def read():
+        last = 0
+        while not stop.is_set():
+            try:
+                now = int((mnt / "kv/hot").read_bytes())
+            except OSError as failure:
+                failures.append(failure)
+                return
+            if now < last:
+                failures.append(f"{now} after {last}")
+            last = now
+
+    def write():
+        for n in range(1, 400):
+            agent.kv_set("hot", b"%d" % n)
+
+    readers = [threading.Thread(target=read) for _ in range(8)]
+    for reader in readers:
+        reader.start()
+    try:
+        write()
+    finally:
+        stop.set()
+        for reader in readers:
+            reader.join()
+    assert not failures
