@@ -175,6 +175,15 @@ static bool was_locked(const struct consul_kv_entry *old, const struct consul_kv
     return now->lock_index != old->lock_index || strcmp(consul_kv_session(now), consul_kv_session(old)) != 0;
 }
 
+/* Changed, if at all, by who locked or unlocked it. */
+static bool is_the_same(const struct consul_kv_entry *old, const struct consul_kv_entry *now)
+{
+    if (now->modify_index == old->modify_index)
+        return true;
+    return now->create_index == old->create_index && now->flags == old->flags && now->value_len == old->value_len &&
+           memcmp(consul_kv_value(now), consul_kv_value(old), old->value_len) == 0 && was_locked(old, now);
+}
+
 /*
  * Somebody was faster. If all that he did was to lock or unlock the key, it still is what was read, and its present
  * ModifyIndex is as good. The same bytes alone do not say so: they may have been replaced, and put back.
@@ -189,9 +198,7 @@ static int find_unchanged(struct op *op, struct inode *dir, const char *name, co
     if (r < 0 && r != -ENOENT)
         return r;
     now = place.entry;
-    if (r < 0 || !now || now->value_len != old->value_len || now->flags != old->flags ||
-        now->create_index != old->create_index || !was_locked(old, now) ||
-        memcmp(consul_kv_value(now), consul_kv_value(old), old->value_len) != 0) {
+    if (r < 0 || !now || !is_the_same(old, now)) {
         kv_distrust(op); /* who lost the race is to see what won it */
         return -ESTALE;
     }
