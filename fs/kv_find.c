@@ -301,20 +301,36 @@ int kv_find_key(struct op *op, const char *key, struct kv_place *ret_place)
     return 0;
 }
 
+/* No path leads to the key by itself ("a/./b"): what is around it is read, however large or restless it is. */
+static int find_in_all(struct op *op, const char *key, const char *below, bool is_value, struct kv_place *ret_place)
+{
+    bool is_marker = *key && key[strlen(key) - 1] == '/';
+    struct consul_snapshot *snapshot;
+    size_t covered;
+    int r = kv_read_cover(op, below, &snapshot, &covered);
+
+    return r < 0 ? r : kv_find_in_cover(snapshot, key, is_value, is_marker, ret_place);
+}
+
 /* No prefix above is small and quiet enough: names first, then the value. */
 static int find_uncovered(struct op *op, const char *prefix, const char *key, bool is_value, struct kv_place *ret_place)
 {
+    bool is_plain = kv_is_plain(key, strlen(key)), is_dir = false;
     struct consul_snapshot *names;
-    bool is_dir = false;
     char *below;
     int r;
 
-    if (is_value)
+    if (is_value && is_plain)
         return kv_find_key(op, key, ret_place);
     below = malloc(strlen(key) + 2);
     if (!below)
         return -ENOMEM;
     stpcpy(stpcpy(below, key), "/");
+    if (!is_plain) {
+        r = find_in_all(op, key, below, is_value, ret_place);
+        free(below);
+        return r;
+    }
     r = read_names_by(op, prefix, OP_UNLESS_DEMOTED, KV_SMALL, &names);
     if (r == 0) {
         is_dir = names_have(names->json, below);

@@ -954,6 +954,7 @@ static int run_truncate(struct op *op)
         op->cleanup = NULL;
         end(op);
         op->again = true;
+        op->attempts++;
         op->store_error = 0;
         free(op->data);
         op->data = NULL;

@@ -1,7 +1,8 @@
 """
 kv/ beside its specification, model/spec.py: random operations on both, which must agree after each.
 
-CONSULFS_MODEL=SEED or SEED:STEPS chooses; CONSULFS_MODEL_REPLAY=FILE runs what a failure printed.
+Without a word it is the same operations each time, so that a failure comes from what was changed. CONSULFS_MODEL=SEED,
+SEED:STEPS or random:STEPS chooses others; CONSULFS_MODEL_REPLAY=FILE runs what a failure printed.
 """
 
 import os
@@ -14,9 +15,12 @@ from harness.programs import sanitized
 from model import driver
 
 
+SEED = 11
+
+
 def seed_and_steps(default):
     seed, _, steps = os.environ.get("CONSULFS_MODEL", "").partition(":")
-    return int(seed or random.randrange(1 << 31)), int(steps or default)
+    return random.randrange(1 << 31) if seed == "random" else int(seed or SEED), int(steps or default)
 
 
 def compare(agents, mount, steps):
