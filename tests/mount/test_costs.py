@@ -8,16 +8,13 @@ import os
 import pytest
 
 from harness.programs import sh
+from harness.stats import stats
 from harness.wait import wait_until
 
 TIMES = 100
 
 # The kernel sends these when it likes; nobody waits for them.
 NOT_WAITED_FOR = {"upcalls.release", "upcalls.forget", "upcalls.announcing"}
-
-
-def stats(mnt):
-    return {name: int(value) for name, value in map(str.split, (mnt / ".consulfs/stats").read_text().splitlines())}
 
 
 def upcalls(mnt, run):

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from harness.programs import fails_with, sh
-from harness.locks import stat_of
+from harness.stats import stat_of
 from harness.wait import wait_equal, wait_until
 
 TOKEN = "5ec7e700-0000-4000-8000-000000000002"

@@ -13,6 +13,7 @@ import pytest
 
 from harness.programs import fails_with, opened, sh
 from harness.proxy import Drop, Stall
+from harness.stats import stat_of
 from harness.wait import wait_equal, wait_until
 
 
@@ -229,8 +230,7 @@ def test_who_works_in_a_directory_keeps_it(mount, agent, proxy, loss):
     before, here = os.getcwd(), os.fspath(mnt / "kv/d/e")
 
     def notified():
-        lines = (mnt / ".consulfs/stats").read_text().splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("kernel.notified"))
+        return stat_of(mnt, "kernel.notified")
 
     os.chdir(here)
     try:

@@ -14,12 +14,8 @@ import pytest
 from harness.inotify import Inotify
 from harness.programs import names, opened, sh
 from harness.proxy import Stall
+from harness.stats import stats
 from harness.wait import wait_equal, wait_until
-
-
-def stats(mnt):
-    lines = (mnt / ".consulfs/stats").read_text().splitlines()
-    return {name: int(value) for name, value in (line.split() for line in lines)}
 
 
 def written(name):

@@ -6,9 +6,9 @@ import threading
 
 import pytest
 
-from harness.locks import stat_of
 from harness.programs import fails_with, opened, sh
 from harness.proxy import Delay
+from harness.stats import stat_of
 from harness.wait import wait_equal, wait_until
 
 LIMIT = 512 * 1024

@@ -12,8 +12,9 @@ from fcntl import F_RDLCK, F_WRLCK, LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN
 
 import pytest
 
-from harness.locks import TTL, errors, is_free, session_of, sessions, stat_of, status, wait_waiting
+from harness.locks import TTL, errors, is_free, session_of, sessions, status, wait_waiting
 from harness.programs import fails_with, opened, sh
+from harness.stats import stat_of
 from harness.wait import wait_equal, wait_until
 
 

@@ -8,10 +8,11 @@ from fcntl import LOCK_EX, LOCK_NB, LOCK_UN
 
 import pytest
 
-from harness.locks import TTL, errors, is_free, session_of, sessions, stat_of, status, wait_waiting
+from harness.locks import TTL, errors, is_free, session_of, sessions, status, wait_waiting
 from harness.mount import Mount
 from harness.programs import fails_with, sh
 from harness.proxy import Stall
+from harness.stats import stat_of
 from harness.wait import wait_equal, wait_until
 
 

@@ -13,12 +13,8 @@ import threading
 import pytest
 
 from harness.programs import fails_with, names, opened, sh
+from harness.stats import stats
 from harness.wait import wait_equal, wait_until
-
-
-def stats(mnt):
-    lines = (mnt / ".consulfs/stats").read_text().splitlines()
-    return {name: int(value) for name, value in (line.split() for line in lines)}
 
 
 @pytest.fixture

@@ -6,13 +6,9 @@ import os
 import pytest
 
 from harness.programs import names, sh
+from harness.stats import stats
 
 FEW = 12  # for the way to the directory, and for reading the counters
-
-
-def stats(mnt):
-    lines = (mnt / ".consulfs/stats").read_text().splitlines()
-    return {name: int(value) for name, value in (line.split() for line in lines)}
 
 
 def store(agent, prefix, n, value):

@@ -9,14 +9,10 @@ import os
 import pytest
 
 from harness.programs import fails_with, sh
+from harness.stats import stats
 from harness.wait import wait_equal, wait_until
 
 SMALL = 1 << 20  # of the answer: what one watch may show of the store
-
-
-def stats(mnt):
-    lines = (mnt / ".consulfs/stats").read_text().splitlines()
-    return {name: int(number) for name, number in map(str.split, lines)}
 
 
 def fill(agent, prefix, size, count=10):

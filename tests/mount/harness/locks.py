@@ -1,6 +1,7 @@
 """What tests of locks share."""
 
 from harness.programs import sh
+from harness.stats import stat_of
 from harness.wait import wait_equal
 
 TTL = 10  # the shortest that Consul takes
@@ -20,10 +21,6 @@ def status(mnt, name):
         if line.split(" ", 1)[0] == name:
             return line.split(" ", 1)[1]
     return None
-
-
-def stat_of(mnt, name):
-    return int(dict(line.split() for line in (mnt / ".consulfs/stats").read_text().splitlines())[name])
 
 
 def wait_waiting(mnt, n):
