@@ -38,6 +38,8 @@ void reopening_note(struct reopening *reopening, pid_t tid, uint64_t dir, const 
         thread = &reopening->ring[reopening->next];
         reopening->next = (reopening->next + 1) % REOPENING_MAX;
     }
+    if (thread->tid == 0)
+        atomic_fetch_add(&reopening->n, 1);
     free(thread->name);
     *thread = (struct reopening_thread){.tid = tid, .dir = dir, .name = copy};
     pthread_mutex_unlock(&reopening->lock);
@@ -48,7 +50,7 @@ bool reopening_ends(struct reopening *reopening, pid_t tid, uint64_t dir, const 
     struct reopening_thread *thread;
     bool ends;
 
-    if (tid == 0)
+    if (tid == 0 || atomic_load(&reopening->n) == 0)
         return false;
     pthread_mutex_lock(&reopening->lock);
     thread = find(reopening, tid);
@@ -56,6 +58,7 @@ bool reopening_ends(struct reopening *reopening, pid_t tid, uint64_t dir, const 
     if (ends) {
         free(thread->name);
         *thread = (struct reopening_thread){0};
+        atomic_fetch_sub(&reopening->n, 1);
     }
     pthread_mutex_unlock(&reopening->lock);
     return ends;

@@ -8,6 +8,7 @@
 #define CONSULFS_REOPENING_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -16,6 +17,7 @@
 #define REOPENING_MAX 256
 
 struct reopening {
+    atomic_size_t n; /* threads in the ring: nearly always none, and each open() looks */
     pthread_mutex_t lock;
     /* guarded by lock; a ring, the oldest is overwritten */
     struct reopening_thread {
