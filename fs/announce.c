@@ -514,17 +514,13 @@ static void use_turn(struct announcer *announcer, uint64_t now)
 /* A directory that has become a file while somebody here goes on removing what was in it, by its path. */
 static bool is_being_emptied(struct fs *fs, const struct announcement *a)
 {
-    char *above, *path = NULL;
-    bool is = false;
+    char *path;
+    bool is;
 
     if (!a->was || !S_ISDIR(a->was->mode))
         return false;
-    above = inode_path_below(&fs->inodes, a->dir, &kind_root);
-    if (above && asprintf(&path, "%s/%s", above, a->name) < 0)
-        path = NULL;
-    if (path)
-        is = phantom_any_below(&fs->phantoms, path);
-    free(above);
+    path = tree_path_of(fs, a->dir, a->name);
+    is = path && phantom_any_below(&fs->phantoms, path);
     free(path);
     return is;
 }

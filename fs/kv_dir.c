@@ -118,7 +118,7 @@ int kv_is_empty(struct op *op, struct inode *dir, const char *marker)
 static int removed_dir(struct op *op, struct inode *dir, const char *name)
 {
     /* No marker: the directory vanished with its last key, and this process may have seen it do so. */
-    char *path = kv_phantom_path(op, dir, name);
+    char *path = tree_path_of(op->fs, dir, name);
 
     if (path && phantom_remove(&op->fs->phantoms, path, op->pid) && op->result == -ENOENT)
         op->result = 0;

@@ -406,16 +406,6 @@ out:
     return r;
 }
 
-char *kv_phantom_path(struct op *op, const struct inode *dir, const char *name)
-{
-    char *path = inode_path_below(&op->fs->inodes, dir, &kind_root), *full = NULL;
-
-    if (path && asprintf(&full, "%s/%s", path, name) < 0)
-        full = NULL;
-    free(path);
-    return full;
-}
-
 /*
  * Whether the process that asks has just emptied the directory, and what it does there may not be over. With its last
  * key a directory may also have become a file (`is_file`): of the key that it has its name from. Then it is one for
@@ -423,7 +413,7 @@ char *kv_phantom_path(struct op *op, const struct inode *dir, const char *name)
  */
 static bool is_phantom(struct op *op, struct inode *dir, const char *name, bool is_file)
 {
-    char *path = op->pid != 0 ? kv_phantom_path(op, dir, name) : NULL;
+    char *path = op->pid != 0 ? tree_path_of(op->fs, dir, name) : NULL;
     bool is = path && (is_file ? phantom_has_below : phantom_has)(&op->fs->phantoms, path, op->pid);
 
     free(path);

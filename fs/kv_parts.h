@@ -32,8 +32,6 @@ char *kv_url_of(const char *key, size_t len, const char *query);
 /* May this prefix stand in a path of /v1/kv? */
 bool kv_is_plain(const char *prefix, size_t len);
 bool kv_begins_with(const struct consul_kv_entry *entry, const char *prefix, size_t len);
-/* The path in the mount, as phantoms are known by. */
-char *kv_phantom_path(struct op *op, const struct inode *dir, const char *name);
 
 /* ---- kv_find.c: what there is. All of these park as op_read() does. -----------------------------------------------
  */

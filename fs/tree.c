@@ -59,6 +59,16 @@ static int find_in_row(struct op *op, struct inode *dir, const struct kind *row,
     return r;
 }
 
+char *tree_path_of(struct fs *fs, const struct inode *dir, const char *name)
+{
+    char *path = inode_path_below(&fs->inodes, dir, &kind_root), *full = NULL;
+
+    if (path && asprintf(&full, "%s/%s", path, name) < 0)
+        full = NULL;
+    free(path);
+    return full;
+}
+
 int tree_find(struct op *op, struct inode *dir, const char *name, struct found *ret_found)
 {
     const struct kind *const *row = dir->kind->rows;

@@ -113,6 +113,8 @@ extern const struct kind kind_root, kind_self;
 /* A directory that is one datacenter: what is below it is asked of that one. */
 extern const struct kind kind_datacenter;
 
+/* The path of `name` in the directory from the top of the tree, as phantoms are known by; the caller's, or NULL. */
+char *tree_path_of(struct fs *fs, const struct inode *dir, const char *name);
 /* What `name` is in `dir`. As kind.find. */
 int tree_find(struct op *op, struct inode *dir, const char *name, struct found *ret_found);
 int tree_list(struct op *op, struct inode *dir, struct lister *lister);
