@@ -285,22 +285,25 @@ void notify_inode(struct fs *fs, struct inode *inode, bool gone)
     tell_of(fs, inode, (struct telling){.what = gone ? TELL_GONE : TELL_UNKNOWN});
 }
 
+/* Of an inode, wherever it is; it may have no name any more. */
+static void tell_of_itself(struct fs *fs, struct inode *inode, struct telling telling)
+{
+    telling.dir = inode_ref(&fs->inodes, inode);
+    telling.inode = inode_ref(&fs->inodes, inode);
+    telling.name = "";
+    queue_telling(fs->notify, telling);
+}
+
 void notify_pollers(struct fs *fs, struct inode *inode)
 {
     if (fs->notify && poll_has(fs, inode))
-        queue_telling(fs->notify, (struct telling){.what = TELL_POLLERS,
-                                                   .dir = inode_ref(&fs->inodes, inode),
-                                                   .inode = inode_ref(&fs->inodes, inode),
-                                                   .name = ""});
+        tell_of_itself(fs, inode, (struct telling){.what = TELL_POLLERS});
 }
 
 void notify_pages(struct fs *fs, struct inode *inode)
 {
     if (fs->notify)
-        queue_telling(fs->notify, (struct telling){.what = TELL_PAGES,
-                                                   .dir = inode_ref(&fs->inodes, inode),
-                                                   .inode = inode_ref(&fs->inodes, inode),
-                                                   .name = ""});
+        tell_of_itself(fs, inode, (struct telling){.what = TELL_PAGES});
 }
 
 void notify_lost(struct fs *fs, struct inode *inode)
