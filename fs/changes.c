@@ -136,13 +136,7 @@ void changes_above(struct fs *fs, struct inode *dir)
         char *name;
 
         check_inode(fs, at, false);
-        pthread_mutex_lock(&table->lock);
-        parent = at->parent;
-        name = parent ? strdup(at->name) : NULL;
-        if (parent)
-            parent->refs++;
-        pthread_mutex_unlock(&table->lock);
-        if (name)
+        if (inode_place_of(table, at, &parent, &name) == 0 && parent)
             now = inode_peek(table, parent, name);
         if (now && now != at)
             check_inode(fs, now, false);

@@ -99,6 +99,15 @@ bool handle_has_version(struct handle *handle, uint64_t version)
     return has;
 }
 
+/* handle.lock is held. What is written next is written to what is there. */
+static void forget_data(struct handle *handle)
+{
+    free(handle->data);
+    handle->data = NULL;
+    handle->len = handle->cap = 0;
+    handle->replaces = handle->rewrites = false;
+}
+
 void handle_refresh(struct handle *handle, struct content *content)
 {
     struct content *old = NULL;
@@ -107,10 +116,8 @@ void handle_refresh(struct handle *handle, struct content *content)
     if (!handle->storing && !handle->dirty) {
         old = handle->content;
         handle->content = content_ref(content);
-        free(handle->data);
-        handle->data = NULL;
-        handle->len = handle->cap = 0;
-        handle->replaces = handle->rewrites = handle->stored_by_write = false;
+        forget_data(handle);
+        handle->stored_by_write = false;
     }
     pthread_mutex_unlock(&handle->lock);
     content_unref(old);
@@ -218,17 +225,19 @@ uint64_t handle_stream_size(struct fs *fs, const struct inode *inode, pid_t pid)
     return size;
 }
 
-int handle_all(struct fs *fs, struct handle ***ret_handles, size_t *ret_n)
+int handle_all(struct fs *fs, const struct inode *of, struct handle ***ret_handles, size_t *ret_n)
 {
     struct handle **handles;
     size_t n = 0;
 
     pthread_mutex_lock(&fs->open_lock);
     for (const struct handle *handle = fs->handles; handle; handle = handle->next)
-        n++;
+        n += !of || handle->inode == of;
     handles = malloc((n + 1) * sizeof(*handles));
     n = 0;
     for (struct handle *handle = fs->handles; handles && handle; handle = handle->next) {
+        if (of && handle->inode != of)
+            continue;
         pthread_mutex_lock(&handle->lock);
         if (handle->refs > 0) { /* else it is about to be freed */
             handle->refs++;
@@ -542,10 +551,7 @@ void handle_see(struct handle *handle, uint64_t before, struct content *content)
         handle->content->version == before) {
         old = handle->content;
         handle->content = content_ref(content);
-        free(handle->data);
-        handle->data = NULL;
-        handle->len = handle->cap = 0;
-        handle->replaces = handle->rewrites = false;
+        forget_data(handle);
     }
     pthread_mutex_unlock(&handle->lock);
     content_unref(old);
@@ -567,12 +573,8 @@ void handle_end_store(struct handle *handle, int err, struct content *content)
     if (err == 0) {
         old = handle->content;
         handle->content = content ? content_ref(content) : NULL;
-        if (handle->flags & O_APPEND && !handle->dirty) { /* replaced or rewritten: what is written next is appended */
-            free(handle->data);
-            handle->data = NULL;
-            handle->len = handle->cap = 0;
-            handle->replaces = handle->rewrites = false;
-        }
+        if (handle->flags & O_APPEND && !handle->dirty) /* replaced or rewritten: what is written next is appended */
+            forget_data(handle);
     } else if (is_refusal(err)) {
         handle->refused = err;
     }

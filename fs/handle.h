@@ -80,8 +80,8 @@ void handle_set_stream(struct handle *handle, struct stream *stream);
  * kernel does not say through which descriptor somebody asks for a file's size.
  */
 uint64_t handle_stream_size(struct fs *fs, const struct inode *inode, pid_t pid);
-/* All there are, each counted; the caller frees the array and its references. */
-int handle_all(struct fs *fs, struct handle ***ret_handles, size_t *ret_n);
+/* All there are, or those of an inode, each counted; the caller frees the array and its references. */
+int handle_all(struct fs *fs, const struct inode *of, struct handle ***ret_handles, size_t *ret_n);
 /* Frees those that the kernel did not release before the mount ended. No other thread may be left. */
 void handle_free_all(struct fs *fs);
 

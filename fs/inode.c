@@ -165,7 +165,7 @@ int inode_resting_on(struct inode_table *table, struct consul_resource *resource
 /* ---- what lists a directory ----------------------------------------------------------------------------------------
  */
 
-static bool lists(const struct inode *dir, const struct consul_resource *resource)
+static bool lists(const struct inode *dir, const void *resource)
 {
     for (size_t i = 0; i < dir->listed_by_n; i++)
         if (dir->listed_by[i] == resource)
@@ -198,33 +198,40 @@ void inode_list_by(struct inode_table *table, struct inode *dir, struct consul_r
     pthread_mutex_unlock(&table->lock);
 }
 
-int inode_listed_by(struct inode_table *table, const struct consul_resource *resource, struct inode ***ret_dirs,
-                    size_t *ret_n)
+/* All that `matches` says so of, counted. */
+static int collect(struct inode_table *table, bool (*matches)(const struct inode *inode, const void *arg),
+                   const void *arg, struct inode ***ret_inodes, size_t *ret_n)
 {
-    struct inode **dirs = NULL;
+    struct inode **inodes = NULL;
     size_t n = 0;
 
     pthread_mutex_lock(&table->lock);
     for (struct inode *i = table->all; i; i = i->next)
-        n += lists(i, resource);
+        n += matches(i, arg);
     if (n > 0) {
-        dirs = malloc(n * sizeof(*dirs));
-        if (!dirs) {
+        inodes = malloc(n * sizeof(*inodes));
+        if (!inodes) {
             pthread_mutex_unlock(&table->lock);
             return -ENOMEM;
         }
         n = 0;
         for (struct inode *i = table->all; i; i = i->next) {
-            if (!lists(i, resource))
+            if (!matches(i, arg))
                 continue;
             i->refs++;
-            dirs[n++] = i;
+            inodes[n++] = i;
         }
     }
     pthread_mutex_unlock(&table->lock);
-    *ret_dirs = dirs;
+    *ret_inodes = inodes;
     *ret_n = n;
     return 0;
+}
+
+int inode_listed_by(struct inode_table *table, const struct consul_resource *resource, struct inode ***ret_dirs,
+                    size_t *ret_n)
+{
+    return collect(table, lists, resource, ret_dirs, ret_n);
 }
 
 /* ---- lifetime --------------------------------------------------------------------------------------------------- */
@@ -410,6 +417,17 @@ struct inode *inode_peek(struct inode_table *table, struct inode *parent, const 
         inode->refs++;
     pthread_mutex_unlock(&table->lock);
     return inode;
+}
+
+int inode_place_of(struct inode_table *table, struct inode *inode, struct inode **ret_dir, char **ret_name)
+{
+    pthread_mutex_lock(&table->lock);
+    *ret_dir = inode->parent;
+    if (inode->parent)
+        inode->parent->refs++;
+    *ret_name = strdup(inode->name);
+    pthread_mutex_unlock(&table->lock);
+    return *ret_name ? 0 : -ENOMEM;
 }
 
 size_t inode_count(struct inode_table *table)
@@ -666,27 +684,16 @@ bool inode_move_detached(struct inode_table *table, const struct inode_place *fr
                          const char *new_name)
 {
     bool any = false;
-    size_t moved = 0;
 
     pthread_mutex_lock(&table->lock);
     for (struct inode *inode = table->all; inode; inode = inode->next) {
-        char *copy;
-
         if (inode->current || !goes_along(inode, from))
             continue;
-        copy = strdup(new_name);
-        if (!copy)
+        if (put_at(inode, new_parent, new_name) < 0)
             break;
-        free(inode->name);
-        inode->name = copy;
-        inode->parent = new_parent;
-        new_parent->refs++;
-        moved++;
         any |= inode->nlookup > 0;
     }
     pthread_mutex_unlock(&table->lock);
-    for (; moved > 0; moved--)
-        put(table, from->parent);
     return any;
 }
 
@@ -721,35 +728,19 @@ bool inode_is_moving(struct inode *inode)
     return false;
 }
 
-static bool is_below(const struct inode *inode, const struct inode *dir)
+static bool is_known_below(const struct inode *inode, const void *dir)
 {
-    while (inode && inode != dir)
+    if (inode->nlookup == 0)
+        return false;
+    do
         inode = inode->parent;
+    while (inode && inode != dir);
     return inode != NULL;
 }
 
 int inode_all_below(struct inode_table *table, const struct inode *dir, struct inode ***ret_inodes, size_t *ret_n)
 {
-    struct inode **inodes;
-    size_t n = 0;
-
-    pthread_mutex_lock(&table->lock);
-    for (struct inode *inode = table->all; inode; inode = inode->next)
-        n += inode->nlookup > 0 && is_below(inode->parent, dir);
-    inodes = malloc((n + 1) * sizeof(*inodes));
-    n = 0;
-    for (struct inode *inode = table->all; inodes && inode; inode = inode->next) {
-        if (inode->nlookup > 0 && is_below(inode->parent, dir)) {
-            inode->refs++;
-            inodes[n++] = inode;
-        }
-    }
-    pthread_mutex_unlock(&table->lock);
-    if (!inodes)
-        return -ENOMEM;
-    *ret_inodes = inodes;
-    *ret_n = n;
-    return 0;
+    return collect(table, is_known_below, dir, ret_inodes, ret_n);
 }
 
 static void set_content(struct inode_table *table, struct inode *inode, struct content *content,

@@ -104,6 +104,10 @@ struct inode *inode_peek(struct inode_table *table, struct inode *parent, const 
 /* How many names have an inode. */
 size_t inode_count(struct inode_table *table);
 
+/* Where the inode is, for functions that go by (directory, name). Both are the caller's, the directory counted; NULL at
+ * the root. -ENOMEM: there is no name. */
+int inode_place_of(struct inode_table *table, struct inode *inode, struct inode **ret_dir, char **ret_name);
+
 struct inode *inode_ref(struct inode_table *table, struct inode *inode);
 void inode_unref(struct inode_table *table, struct inode *inode); /* NULL is fine */
 /* The kernel learns (or did not learn after all) of the inode. */

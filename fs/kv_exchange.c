@@ -1,8 +1,7 @@
 /*
  * kv/: RENAME_EXCHANGE of files and directories, as far as one transaction carries it.
  *
- * Each of the two has a base key and the entries on and below it; what is "below" is the same on both sides (nothing,
- * or
+ * Each of the two has a base key and the entries on and below it; what is "below" is the same on both sides ("" or
  * "/…"), so that each side's key gets what the other side has there, or goes if it has nothing.
  */
 #include "kv_parts.h"

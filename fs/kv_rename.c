@@ -284,16 +284,13 @@ static char *key_of_inode(struct op *op, struct inode *inode)
     struct inode_table *table = &op->fs->inodes;
     char *key = NULL, *prefix, *name;
     struct inode *parent;
+    int r;
 
     if (inode->kind != &kind_kv_file || kv_root_of(table, inode) != kv_root_of(table, op->inode))
         return NULL;
-    pthread_mutex_lock(&table->lock);
-    parent = inode->parent;
-    parent->refs++;
-    name = strdup(inode->name);
-    pthread_mutex_unlock(&table->lock);
+    r = inode_place_of(table, inode, &parent, &name);
     prefix = kv_prefix_of(op, parent);
-    if (prefix && name && kv_key_of(prefix, name, &key) < 0)
+    if (r == 0 && prefix && kv_key_of(prefix, name, &key) < 0)
         key = NULL;
     inode_unref(table, parent);
     free(prefix);
@@ -314,12 +311,6 @@ static struct consul_kv_entry *stored_at(struct op *op, struct inode *inode)
     return entry;
 }
 
-static bool same_bytes(const struct content *content, const struct consul_kv_entry *entry)
-{
-    return content && content->len == entry->value_len &&
-           (content->len == 0 || memcmp(content->data, consul_kv_value(entry), content->len) == 0);
-}
-
 /* The version that the move made is that of whoever has the same bytes: what is written next is compared with it. */
 static void follow(struct op *op, struct inode *inode, struct handle *handle)
 {
@@ -331,13 +322,13 @@ static void follow(struct op *op, struct inode *inode, struct handle *handle)
         return;
     if (handle) {
         pthread_mutex_lock(&handle->lock);
-        same = same_bytes(handle->content, entry);
+        same = handle->content && content_same_bytes(handle->content, content);
         pthread_mutex_unlock(&handle->lock);
     }
     if (same)
         handle_set_content(handle, content);
     present = inode_content(&op->fs->inodes, inode);
-    if (same_bytes(present, entry))
+    if (present && content_same_bytes(present, content))
         inode_set_content(&op->fs->inodes, inode, content, present->mtime_ns);
     content_unref(present);
     content_unref(content);
@@ -366,7 +357,7 @@ void kv_moved(struct op *op)
 
     follow_name(op, op->inode, op->name);
     follow_name(op, op->new_parent, op->new_name);
-    if (handle_all(op->fs, &handles, &n) < 0)
+    if (handle_all(op->fs, NULL, &handles, &n) < 0)
         return;
     for (size_t i = 0; i < n; i++) {
         follow(op, handles[i]->inode, handles[i]);

@@ -509,7 +509,15 @@ struct consul_kv_entry *lock_entry(struct op *op, struct lock_request *request)
 /* ---- closing -------------------------------------------------------------------------------------------------------
  */
 
-void lock_closed(struct fs *fs, uint64_t fh)
+/* What is closed: a descriptor, or all of a process's of an inode. */
+struct closing {
+    const struct inode *inode;
+    uint64_t fh, owner;
+};
+
+/* `end` says of which files it has ended locks. Nearly always there are none, and nothing to do. */
+static void close_all(struct fs *fs, bool (*end)(struct lock_file *file, const struct closing *closing),
+                      const struct closing *closing)
 {
     struct lock_table *table = fs->locks;
     struct queue woken;
@@ -520,14 +528,53 @@ void lock_closed(struct fs *fs, uint64_t fh)
     pthread_mutex_lock(&table->lock);
     for (struct lock_file *file = table->files, *next; file; file = next) {
         next = file->next;
-        if (!find_user(file, fh))
-            continue;
-        lock_set_close(&file->set, fh);
-        drop_user(file, fh);
-        settle(file, &woken);
+        if (end(file, closing))
+            settle(file, &woken);
     }
     pthread_mutex_unlock(&table->lock);
     wake(&woken);
+}
+
+static bool end_descriptor(struct lock_file *file, const struct closing *closing)
+{
+    if (!find_user(file, closing->fh))
+        return false;
+    lock_set_close(&file->set, closing->fh);
+    drop_user(file, closing->fh);
+    return true;
+}
+
+void lock_closed(struct fs *fs, uint64_t fh) { close_all(fs, end_descriptor, &(struct closing){.fh = fh}); }
+
+static bool uses(const struct lock_file *file, const struct inode *inode, uint64_t fh)
+{
+    for (const struct user *user = file->users; user; user = user->next)
+        if (user->inode == inode || user->fh == fh)
+            return true;
+    return false;
+}
+
+static bool end_process(struct lock_file *file, const struct closing *closing)
+{
+    const struct lock all = {.posix = true, .owner = closing->owner, .end = UINT64_MAX};
+
+    return uses(file, closing->inode, closing->fh) && lock_set_clear(&file->set, &all) > 0;
+}
+
+void lock_flushed(struct fs *fs, const struct inode *inode, uint64_t fh, uint64_t owner)
+{
+    close_all(fs, end_process, &(struct closing){.inode = inode, .fh = fh, .owner = owner});
+}
+
+/* ---- is it still held? ---------------------------------------------------------------------------------------------
+ */
+
+/* table.lock is held. The next file, this one included, that is locked in Consul and through the descriptor. */
+static const struct lock_file *held_by(const struct lock_file *file, uint64_t fh)
+{
+    while (file && (file->state != FILE_HELD || is_local(file) || !lock_set_has(&file->set, fh)))
+        file = file->next;
+    return file;
 }
 
 bool lock_is_good(struct fs *fs, uint64_t fh)
@@ -538,9 +585,8 @@ bool lock_is_good(struct fs *fs, uint64_t fh)
     if (!table || atomic_load(&table->users) == 0)
         return true;
     pthread_mutex_lock(&table->lock);
-    for (const struct lock_file *file = table->files; file && good; file = file->next)
-        if (file->state == FILE_HELD && !is_local(file) && lock_set_has(&file->set, fh))
-            good = consul_lock_is_held(file->lock);
+    for (const struct lock_file *file = held_by(table->files, fh); file && good; file = held_by(file->next, fh))
+        good = consul_lock_is_held(file->lock);
     pthread_mutex_unlock(&table->lock);
     return good;
 }
@@ -549,45 +595,18 @@ void lock_session(struct fs *fs, uint64_t fh, char ret_id[40])
 {
     struct lock_table *table = fs->locks;
     struct consul_kv_entry *entry = NULL;
+    const struct lock_file *file;
 
     *ret_id = '\0';
     if (!table || atomic_load(&table->users) == 0)
         return;
     pthread_mutex_lock(&table->lock);
-    for (const struct lock_file *file = table->files; file && !entry; file = file->next)
-        if (file->state == FILE_HELD && !is_local(file) && lock_set_has(&file->set, fh))
-            entry = consul_lock_entry(file->lock);
+    for (file = held_by(table->files, fh); file && !entry; file = held_by(file->next, fh))
+        entry = consul_lock_entry(file->lock);
     pthread_mutex_unlock(&table->lock);
     if (entry)
         strcpy(ret_id, consul_kv_session(entry));
     consul_kv_entry_unref(entry);
-}
-
-static bool uses(const struct lock_file *file, const struct inode *inode, uint64_t fh)
-{
-    for (const struct user *user = file->users; user; user = user->next)
-        if (user->inode == inode || user->fh == fh)
-            return true;
-    return false;
-}
-
-void lock_flushed(struct fs *fs, const struct inode *inode, uint64_t fh, uint64_t owner)
-{
-    const struct lock all = {.posix = true, .owner = owner, .end = UINT64_MAX};
-    struct lock_table *table = fs->locks;
-    struct queue woken;
-
-    if (!table || atomic_load(&table->users) == 0)
-        return;
-    queue_init(&woken);
-    pthread_mutex_lock(&table->lock);
-    for (struct lock_file *file = table->files, *next; file; file = next) {
-        next = file->next;
-        if (uses(file, inode, fh) && lock_set_clear(&file->set, &all) > 0)
-            settle(file, &woken);
-    }
-    pthread_mutex_unlock(&table->lock);
-    wake(&woken);
 }
 
 /* ---- what the library tells ----------------------------------------------------------------------------------------

@@ -326,7 +326,7 @@ static void on_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 static int run_touch(struct op *op)
 {
     const struct kind *kind = op->inode->kind;
-    int r = op->new_parent ? 0 : place_of(op->fs, op->inode, &op->new_parent, &op->new_name);
+    int r = op->new_parent ? 0 : inode_place_of(&op->fs->inodes, op->inode, &op->new_parent, &op->new_name);
 
     op->row = kind;
     if (r == 0)

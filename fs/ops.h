@@ -40,8 +40,6 @@ double entry_timeout(struct op *op, struct inode *inode);
 struct inode *inode_of_found(struct op *op, const char *name, const struct found *found);
 /* Replies and gives the caller's reference to the inode back. */
 int reply_entry(struct op *op, struct inode *inode, double timeout);
-/* The place of an inode, for functions that go by (directory, name). Both are the caller's. */
-int place_of(struct fs *fs, struct inode *inode, struct inode **ret_dir, char **ret_name);
 int reply_ok(struct op *op);
 int reply_attr(struct op *op, struct inode *inode);
 
@@ -57,6 +55,11 @@ int open_announced(struct op *op);
 /* ops_file.c */
 /* Stores what the descriptor of the operation holds, if anything. 0 when that is done; parks. */
 int store(struct op *op);
+/* The kernel is about to forget the inode's pages. True: they may be older than its bytes. */
+bool forget_pages(struct inode_table *table, struct inode *inode);
+/* Whether a lock that was taken on it, by a descriptor without a handle, is lost. */
+bool lost_lock(struct fs *fs, struct inode *inode);
+bool is_unlinked(struct inode_table *table, const struct inode *inode);
 /* Nothing was written yet, and the process has the descriptor elsewhere, too: it is too early to store. */
 bool is_left_open(struct op *op);
 /* Takes the handle. */

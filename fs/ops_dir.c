@@ -387,7 +387,7 @@ static void unlink_open(struct op *op, struct inode *dir, const char *name, cons
     struct handle **handles;
     size_t n;
 
-    if (!op->kind || !op->kind->stands_at || handle_all(op->fs, &handles, &n) < 0)
+    if (!op->kind || !op->kind->stands_at || handle_all(op->fs, NULL, &handles, &n) < 0)
         return;
     for (size_t i = 0; i < n; i++) {
         struct inode *inode = handles[i]->inode;

@@ -31,7 +31,14 @@ static void set_writer(struct handle *handle)
 {
     struct inode_table *table = &handle->fs->inodes;
 
+    bool is_it;
+
     if (handle->inode->kind->flags & KIND_ORDERS) /* it holds nothing that is still to be stored */
+        return;
+    pthread_mutex_lock(&table->lock);
+    is_it = handle->inode->writer == handle;
+    pthread_mutex_unlock(&table->lock);
+    if (is_it)
         return;
     pthread_mutex_lock(&handle->fs->open_lock);
     handle->is_writer = true;
@@ -123,17 +130,6 @@ static int open_for_writing(struct op *op)
     return reply_open(op, handle, &fi);
 }
 
-int place_of(struct fs *fs, struct inode *inode, struct inode **ret_dir, char **ret_name)
-{
-    pthread_mutex_lock(&fs->inodes.lock);
-    *ret_dir = inode->parent;
-    if (inode->parent)
-        inode->parent->refs++;
-    *ret_name = strdup(inode->name);
-    pthread_mutex_unlock(&fs->inodes.lock);
-    return *ret_name ? 0 : -ENOMEM;
-}
-
 /* Bytes of this moment, for this descriptor alone. */
 static int open_made_now(struct op *op)
 {
@@ -143,7 +139,7 @@ static int open_made_now(struct op *op)
     int r;
 
     if (!op->new_parent) {
-        r = place_of(op->fs, op->inode, &op->new_parent, &op->new_name);
+        r = inode_place_of(&op->fs->inodes, op->inode, &op->new_parent, &op->new_name);
         if (r < 0)
             return r;
     }
@@ -189,8 +185,7 @@ static int open_stream(struct op *op)
     return reply_open(op, handle_ref(op->handle), &fi);
 }
 
-/* True: what the kernel has of the inode's bytes may be older. */
-static bool forget_pages(struct inode_table *table, struct inode *inode)
+bool forget_pages(struct inode_table *table, struct inode *inode)
 {
     bool stale;
 
@@ -295,7 +290,7 @@ static void read_stream(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offse
     op_start(op);
 }
 
-static bool lost_lock(struct fs *fs, struct inode *inode)
+bool lost_lock(struct fs *fs, struct inode *inode)
 {
     bool lost;
 
@@ -381,11 +376,10 @@ static void tell_own_handles(struct op *op, struct content *content)
     struct handle **handles;
     size_t n;
 
-    if (!content || handle_all(op->fs, &handles, &n) < 0)
+    if (!content || handle_all(op->fs, by->inode, &handles, &n) < 0)
         return;
     for (size_t i = 0; i < n; i++) {
-        if (handles[i] != by && handles[i]->inode == by->inode && handle_writes(handles[i]) &&
-            process_is_same(handles[i]->pid, by->pid))
+        if (handles[i] != by && handle_writes(handles[i]) && process_is_same(handles[i]->pid, by->pid))
             handle_see(handles[i], op->before, content);
         handle_unref(handles[i]);
     }
@@ -417,7 +411,7 @@ static void end_store(struct op *op)
         inode->kind->store_ended(op);
 }
 
-static bool is_unlinked(struct inode_table *table, const struct inode *inode)
+bool is_unlinked(struct inode_table *table, const struct inode *inode)
 {
     bool unlinked;
 
@@ -440,7 +434,7 @@ static int begin_store(struct op *op)
         return r;
     op->cleanup = end_store;
     inode_begin_storing(table, op->handle->inode);
-    r = place_of(op->fs, op->handle->inode, &op->new_parent, &op->new_name);
+    r = inode_place_of(&op->fs->inodes, op->handle->inode, &op->new_parent, &op->new_name);
     if (r == 0 && op->new_parent)
         op_owns(op, op->new_parent, op->new_name);
     return r < 0 ? r : 1;
@@ -558,7 +552,7 @@ static int is_complete(struct handle *handle, size_t size, pid_t pid)
 static int run_order(struct op *op)
 {
     const struct kind *kind = op->inode->kind;
-    int r = op->new_parent ? 0 : place_of(op->fs, op->inode, &op->new_parent, &op->new_name);
+    int r = op->new_parent ? 0 : inode_place_of(&op->fs->inodes, op->inode, &op->new_parent, &op->new_name);
 
     op->row = kind;
     if (r == 0 && !op->stored_done)

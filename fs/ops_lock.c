@@ -29,14 +29,11 @@ static void free_request(void *state)
 static int find_key(struct op *op, struct lock_request *request)
 {
     const struct kind *kind = op->inode->kind;
-    bool unlinked;
+    bool unlinked = is_unlinked(&op->fs->inodes, op->inode);
     int r = 0;
 
-    pthread_mutex_lock(&op->fs->inodes.lock);
-    unlinked = op->inode->unlinked;
-    pthread_mutex_unlock(&op->fs->inodes.lock);
     if (!op->new_parent)
-        r = place_of(op->fs, op->inode, &op->new_parent, &op->new_name);
+        r = inode_place_of(&op->fs->inodes, op->inode, &op->new_parent, &op->new_name);
     if (r < 0)
         return r;
     op->row = kind;
@@ -50,17 +47,7 @@ static int find_key(struct op *op, struct lock_request *request)
     return request->key ? 0 : -ENOMEM;
 }
 
-static bool is_lost(struct op *op)
-{
-    bool lost;
-
-    if (op->handle)
-        return handle_is_lost(op->handle);
-    pthread_mutex_lock(&op->fs->inodes.lock);
-    lost = op->inode->lock_lost;
-    pthread_mutex_unlock(&op->fs->inodes.lock);
-    return lost;
-}
+static bool is_lost(struct op *op) { return op->handle ? handle_is_lost(op->handle) : lost_lock(op->fs, op->inode); }
 
 /* ---- taking --------------------------------------------------------------------------------------------------------
  */
@@ -71,7 +58,7 @@ static bool refresh(struct op *op, struct lock_request *request)
     struct inode_table *table = &op->fs->inodes;
     struct consul_kv_entry *entry = lock_entry(op, request);
     struct content *content = entry ? content_of_entry(entry) : NULL, *old;
-    bool other = false, again = false;
+    bool other, again;
 
     consul_kv_entry_unref(entry);
     if (!content)
@@ -81,10 +68,7 @@ static bool refresh(struct op *op, struct lock_request *request)
         inode_set_content(table, op->inode, content, content->mtime_ns);
     content_unref(old);
     again = inode_reattach(table, op->inode);
-    pthread_mutex_lock(&table->lock);
-    other = op->inode->pages_stale;
-    op->inode->pages_stale = false;
-    pthread_mutex_unlock(&table->lock);
+    other = forget_pages(table, op->inode);
     if (op->handle)
         handle_refresh(op->handle, content);
     content_unref(content);

@@ -79,9 +79,9 @@ static void take_stored(struct op *op)
     if (!content)
         return;
     inode_set_version(table, op->inode, content);
-    if (handle_all(op->fs, &handles, &n) == 0) {
+    if (handle_all(op->fs, op->inode, &handles, &n) == 0) {
         for (size_t i = 0; i < n; i++) {
-            if (handles[i]->inode == op->inode && handle_has_version(handles[i], op->before))
+            if (handle_has_version(handles[i], op->before))
                 handle_set_content(handles[i], content);
             handle_unref(handles[i]);
         }
@@ -106,7 +106,7 @@ static int check_flags(struct op *op)
 static int run_setxattr(struct op *op)
 {
     const struct kind *kind = op->inode->kind;
-    int r = op->new_parent ? 0 : place_of(op->fs, op->inode, &op->new_parent, &op->new_name);
+    int r = op->new_parent ? 0 : inode_place_of(&op->fs->inodes, op->inode, &op->new_parent, &op->new_name);
 
     op->row = kind;
     if (r == 0 && op->stage == 0)
