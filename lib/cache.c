@@ -35,11 +35,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#ifdef __GLIBC__
-#include <malloc.h>
-#endif
 #include <pthread.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -51,8 +47,6 @@
 #define IDLE_WATCH (600 * SECOND)       /* a watch that nobody asked for ends */
 #define IDLE_UNREFERENCED (60 * SECOND) /* a snapshot that nobody holds or asked for is freed */
 #define SWEEP_EVERY (5 * SECOND)
-#define TRIM_AFTER ((size_t)1 << 20) /* bytes of answers */
-#define TRIMS 2                      /* in two sweeps: who held parts of it lets go later */
 /* A server that has not heard of the leader for longer is not believed, nor is any for a while. */
 #define LAST_CONTACT_MAX_MS 5000
 #define CONSISTENT_FOR (60 * SECOND)
@@ -132,7 +126,7 @@ static void deadline_add(struct cache *cache, struct consul_waiter *waiter)
         cache->latest = waiter;
 }
 
-static void waiter_add(struct consul_resource *resource, struct consul_waiter *waiter)
+void resource_add_waiter(struct consul_resource *resource, struct consul_waiter *waiter)
 {
     struct cache *cache = resource->cache;
 
@@ -226,7 +220,7 @@ static void on_get(struct http_request *request);
 static void on_watch(struct http_request *request);
 
 /* cache.lock is held. */
-static int start_get(struct consul_resource *resource)
+int resource_start_get(struct consul_resource *resource)
 {
     struct cache *cache = resource->cache;
     struct http_request *request = http_request_new("GET", resource->path);
@@ -338,7 +332,7 @@ static bool end_watch(struct consul_resource *resource)
     cache->watches--;
     cache->ended++;
     if (resource->first && !resource->get && !cache->closing) /* they waited for the blocking query's answer */
-        (void)start_get(resource);
+        (void)resource_start_get(resource);
     return true;
 }
 
@@ -417,7 +411,7 @@ static void accept(struct consul_resource *resource, struct consul_snapshot *sna
     }
     if (sent_ns >= resource->floor_index_ns || behind)
         resource->floor_index = 0; /* it is reached, or indexes mean something else by now (a restore) */
-    resource->cache->freed += request->answer.len; /* which is decoded */
+    resource->cache->trim.freed += request->answer.len; /* which is decoded */
     apply_pending(resource, snapshot, request->sent_ns, stale);
     changed = !resource->snapshot || !same_content(resource, resource->snapshot, snapshot);
     if (snapshot->filtered)
@@ -640,7 +634,7 @@ static void take_got(struct received *received)
             set_timer(cache, resource->refetch_ns);
         }
     }
-    if (resource->get_again && !cache->closing && start_get(resource) == 0)
+    if (resource->get_again && !cache->closing && resource_start_get(resource) == 0)
         ; /* who waits now began after this request was sent, or changed the resource himself */
     else
         woken = waiters_take(resource);
@@ -846,7 +840,7 @@ int consul_resource_read(struct consul_resource *resource, uint64_t since_ns, st
         r = -ECANCELED;
     } else {
         if (!resource->get && !is_coming(resource, now))
-            r = start_get(resource);
+            r = resource_start_get(resource);
         else if (resource->get && resource->get_since_ns < resource->not_before_ns)
             resource->get_again = true;
         serve = stale = r == 0 && cache->disconnected_ns && stale_allowed(resource, now);
@@ -854,7 +848,7 @@ int consul_resource_read(struct consul_resource *resource, uint64_t since_ns, st
         if (r == 0 && !serve) {
             r = -EINPROGRESS;
             if (waiter)
-                waiter_add(resource, waiter);
+                resource_add_waiter(resource, waiter);
         }
     }
     if (serve) {
@@ -864,82 +858,6 @@ int consul_resource_read(struct consul_resource *resource, uint64_t since_ns, st
     }
     pthread_mutex_unlock(&cache->lock);
     return r;
-}
-
-/* ---- catching up ---------------------------------------------------------------------------------------------------
- */
-
-struct catch_up {
-    void (*done)(void *arg);
-    void *arg;
-    atomic_size_t left; /* and one for who sets it up */
-    struct catching {
-        struct consul_waiter waiter;
-        struct catch_up *all;
-    } each[];
-};
-
-static bool catch_up_ended(struct catch_up *all, size_t n) { return atomic_fetch_sub(&all->left, n) == n; }
-
-static void on_caught(struct consul_waiter *waiter, int err)
-{
-    struct catch_up *all = ((struct catching *)((char *)waiter - offsetof(struct catching, waiter)))->all;
-
-    (void)err; /* whoever reads next finds out by himself */
-    if (!catch_up_ended(all, 1))
-        return;
-    all->done(all->arg);
-    free(all);
-}
-
-static bool is_watched_kv(const struct consul_resource *resource, const char *datacenter)
-{
-    if (resource->state == WATCH_NONE || !resource->prefix)
-        return false;
-    return resource->datacenter ? datacenter && strcmp(resource->datacenter, datacenter) == 0 : !datacenter;
-}
-
-int cache_catch_up(struct cache *cache, const char *datacenter, void (*done)(void *arg), void *arg)
-{
-    uint64_t now = consul_now_ns();
-    struct catch_up *all;
-    size_t n = 0;
-
-    pthread_mutex_lock(&cache->lock);
-    for (const struct consul_resource *r = cache->all; r; r = r->next)
-        n += is_watched_kv(r, datacenter);
-    all = n > 0 && !cache->closing ? calloc(1, sizeof(*all) + n * sizeof(*all->each)) : NULL;
-    if (!all) {
-        pthread_mutex_unlock(&cache->lock);
-        return n > 0 && !cache->closing ? -ENOMEM : 0;
-    }
-    all->done = done;
-    all->arg = arg;
-    atomic_init(&all->left, n + 1);
-    n = 0;
-    for (struct consul_resource *r = cache->all; r; r = r->next) {
-        struct catching *each = &all->each[n];
-
-        if (!is_watched_kv(r, datacenter))
-            continue;
-        n++;
-        r->not_before_ns = r->floor_ns = now;
-        if (!r->get && start_get(r) < 0) {
-            (void)catch_up_ended(all, 1);
-            continue;
-        }
-        if (r->get_since_ns < now)
-            r->get_again = true;
-        each->all = all;
-        each->waiter.wake = on_caught;
-        each->waiter.deadline_ns = now + cache->options.timeout_ms * MS;
-        waiter_add(r, &each->waiter);
-    }
-    pthread_mutex_unlock(&cache->lock);
-    if (!catch_up_ended(all, 1))
-        return -EINPROGRESS;
-    free(all);
-    return 0;
 }
 
 bool consul_resource_is_newer(struct consul_resource *resource, uint64_t since_ns)
@@ -980,7 +898,7 @@ bool consul_resource_keep(struct consul_resource *resource)
     resource->used_ns = consul_now_ns();
     watched = resource->state != WATCH_NONE;
     if (!watched && !resource->get && !resource->cache->closing)
-        (void)start_get(resource);
+        (void)resource_start_get(resource);
     pthread_mutex_unlock(&resource->cache->lock);
     return watched;
 }
@@ -1068,7 +986,7 @@ static uint64_t run_timers(struct cache *cache, uint64_t now, struct consul_reso
                     ended[n++] = r;
                 }
             } else if (!r->get) {
-                (void)start_get(r);
+                (void)resource_start_get(r);
             }
         }
         due = r->refetch_ns;
@@ -1093,43 +1011,6 @@ static uint64_t run_timers(struct cache *cache, uint64_t now, struct consul_reso
     }
     *ret_n = n;
     return next;
-}
-
-static void trim(struct work *work)
-{
-    (void)work;
-#ifdef __GLIBC__
-    malloc_trim(0);
-#endif
-}
-
-static void trimmed(struct work *work, bool ran)
-{
-    struct cache *cache = (struct cache *)((char *)work - offsetof(struct cache, trim));
-
-    (void)ran;
-    pthread_mutex_lock(&cache->lock);
-    cache->trimming = false;
-    pthread_mutex_unlock(&cache->lock);
-}
-
-/*
- * What was freed among what is still used the allocator keeps: of a large answer, many times its size. cache.lock is
- * held; true: the work is to be handed to the worker, which takes a while over it.
- */
-static bool begin_trim(struct cache *cache, uint64_t now)
-{
-    if (cache->freed >= TRIM_AFTER) {
-        cache->freed = 0;
-        cache->trims = TRIMS;
-    }
-    if (cache->trims == 0 || cache->trimming || cache->closing || now - cache->trim_ns < SWEEP_EVERY / 2)
-        return false;
-    cache->trim_ns = now;
-    cache->trims--;
-    cache->trimming = true;
-    cache->trim = (struct work){.run = trim, .done = trimmed};
-    return true;
 }
 
 /* cache.lock is held. Frees what nobody holds and nobody has asked for in a while. */
@@ -1209,7 +1090,7 @@ uint64_t cache_tick(void *arg, uint64_t now)
         break_all(cache, now, ended, sizeof(ended) / sizeof(*ended), &n);
     if (cache->swept_ns + SWEEP_EVERY <= now) {
         sweep(cache, now, ended, sizeof(ended) / sizeof(*ended), &n);
-        do_trim = begin_trim(cache, now);
+        do_trim = !cache->closing && trim_begin(&cache->trim, now, SWEEP_EVERY / 2);
     }
     pthread_mutex_unlock(&cache->lock);
 
@@ -1217,7 +1098,7 @@ uint64_t cache_tick(void *arg, uint64_t now)
         tell_ended(cache, ended[i]);
     waiters_wake(overdue, -ETIMEDOUT);
     if (do_trim)
-        worker_submit(cache->worker, &cache->trim);
+        worker_submit(cache->worker, &cache->trim.work);
 
     pthread_mutex_lock(&cache->lock);
     next = cache->swept_ns + SWEEP_EVERY;

@@ -65,8 +65,7 @@ uint64_t pending_since_ns(const struct consul_resource *resource)
     return since_ns;
 }
 
-/* cache.lock is held. */
-static void expire_one(struct consul_resource *resource, uint64_t now, bool told)
+void resource_expire(struct consul_resource *resource, uint64_t now, bool told)
 {
     resource->not_before_ns = now;
     if (told)
@@ -79,7 +78,7 @@ static void expire_one(struct consul_resource *resource, uint64_t now, bool told
 void consul_resource_expire(struct consul_resource *resource)
 {
     pthread_mutex_lock(&resource->cache->lock);
-    expire_one(resource, consul_now_ns(), true);
+    resource_expire(resource, consul_now_ns(), true);
     pthread_mutex_unlock(&resource->cache->lock);
 }
 
@@ -91,45 +90,23 @@ void cache_expire(struct cache *cache, const char *prefix, bool told)
     pthread_mutex_lock(&cache->lock);
     for (struct consul_resource *r = cache->all; r; r = r->next)
         if (strncmp(r->path, prefix, len) == 0)
-            expire_one(r, now, told);
+            resource_expire(r, now, told);
     pthread_mutex_unlock(&cache->lock);
 }
 
-static bool is_of(const struct consul_resource *resource, const char *datacenter)
+bool resource_is_kv_of(const struct consul_resource *resource, const char *datacenter)
 {
     if (!resource->prefix)
         return false;
     return resource->datacenter ? datacenter && strcmp(resource->datacenter, datacenter) == 0 : datacenter == NULL;
 }
 
-static bool covers(const struct consul_resource *resource, const char *datacenter, const char *key)
+bool resource_covers(const struct consul_resource *resource, const char *datacenter, const char *key)
 {
-    if (!is_of(resource, datacenter))
+    if (!resource_is_kv_of(resource, datacenter))
         return false;
     return resource->recursive ? strncmp(key, resource->prefix, strlen(resource->prefix)) == 0
                                : strcmp(key, resource->prefix) == 0;
-}
-
-/*
- * What shows the key itself will be at this index as soon as its blocking query answers, which it does for the change
- * that had the index; what shows other keys has to be asked.
- */
-void cache_kv_catch_up(struct cache *cache, const char *datacenter, const char *key, uint64_t index)
-{
-    uint64_t now = consul_now_ns();
-
-    pthread_mutex_lock(&cache->lock);
-    for (struct consul_resource *r = cache->all; r; r = r->next) {
-        if (!is_of(r, datacenter) || r->state == WATCH_NONE)
-            continue;
-        if (!covers(r, datacenter, key)) {
-            expire_one(r, now, false);
-        } else if (index > r->floor_index) {
-            r->floor_index = index;
-            r->floor_index_ns = now;
-        }
-    }
-    pthread_mutex_unlock(&cache->lock);
 }
 
 static bool shows_now(const struct consul_resource *resource)
@@ -146,7 +123,8 @@ int cache_look_up(struct cache *cache, struct consul_resource *resource, const c
 
     pthread_mutex_lock(&cache->lock);
     for (struct consul_resource *at = resource ? resource : cache->all; at && r < 0; at = resource ? NULL : at->next) {
-        if (at->format != CONSUL_KV || !at->snapshot || !covers(at, datacenter, key) || (!resource && !shows_now(at)))
+        if (at->format != CONSUL_KV || !at->snapshot || !resource_covers(at, datacenter, key) ||
+            (!resource && !shows_now(at)))
             continue;
         entry = consul_kv_find(&at->snapshot->kv, key, strlen(key));
         *ret_entry = entry ? consul_kv_entry_ref(entry) : NULL;
@@ -220,13 +198,13 @@ void cache_apply_kv(struct cache *cache, const char *datacenter, const char *key
 
     pthread_mutex_lock(&cache->lock);
     for (struct consul_resource *r = cache->all; r; r = r->next) {
-        if (!covers(r, datacenter, key))
+        if (!resource_covers(r, datacenter, key))
             continue;
         if (r->format != CONSUL_KV) { /* a listing of names */
             if (!entry || entry->create_index == entry->modify_index)
-                expire_one(r, now, true);
+                resource_expire(r, now, true);
         } else if (apply_one(r, key, entry, removed_index, now) < 0) {
-            expire_one(r, now, true);
+            resource_expire(r, now, true);
         }
     }
     pthread_mutex_unlock(&cache->lock);

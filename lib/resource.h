@@ -8,6 +8,7 @@
 #include "cache.h"
 #include "filtered.h"
 #include "index.h"
+#include "trim.h"
 #include "watch_cost.h"
 #include "worker.h"
 
@@ -86,11 +87,7 @@ struct cache {
     uint64_t swept_ns, disconnected_ns, disconnected_realtime_ns;
     uint64_t hits, misses, dropped, ended, stale_served, filtered, snapshot_bytes, waiters;
     uint64_t evicted, idle_ended, demotions, promotions;
-    size_t freed;     /* bytes of answers that were let go since free memory was last given back */
-    unsigned trims;   /* how often that is still to be done, */
-    uint64_t trim_ns; /* and when it was last */
-    struct work trim; /* while trimming: the worker's */
-    bool trimming;
+    struct trim trim;
     struct filtered filtered_paths;
     bool known_leader, contacted;
     uint64_t consistent_until_ns; /* until then only the leader's answers are taken */
@@ -107,7 +104,15 @@ void set_snapshot(struct consul_resource *resource, struct consul_snapshot *snap
 /* The decoded value of a path's query parameter, the caller's; NULL: none, or no memory. */
 char *url_parameter(const char *path, const char *name);
 
-/* own_writes.c; cache.lock is held by the caller of each. */
+/* cache.c; likewise. */
+int resource_start_get(struct consul_resource *resource);
+void resource_add_waiter(struct consul_resource *resource, struct consul_waiter *waiter);
+
+/* own_writes.c; likewise. */
+void resource_expire(struct consul_resource *resource, uint64_t now, bool told);
+/* A resource of /v1/kv of that datacenter; and whether it shows the key. */
+bool resource_is_kv_of(const struct consul_resource *resource, const char *datacenter);
+bool resource_covers(const struct consul_resource *resource, const char *datacenter, const char *key);
 void pending_free(struct pending *pending);
 /* An answer to a request of sent_ns, `stale` if any server gave it, gets what this client did and it does not show. */
 void apply_pending(struct consul_resource *resource, struct consul_snapshot *snapshot, uint64_t sent_ns, bool stale);
