@@ -274,13 +274,19 @@ static void make_session(struct fixture *f)
     reply(f, 200, 0, CREATED);
 }
 
+/* The lock is asked for, and the key has been read: at index 5, locked by `session` or nobody. */
+static void ask(struct fixture *f, bool wait, const char *session)
+{
+    consul_lock_acquire(f->lock, wait);
+    make_session(f);
+    expect(f, "GET /v1/kv/a ");
+    reply_key(f, 5, session);
+}
+
 /* Held from ModifyIndex 6 on. */
 static void take(struct fixture *f)
 {
-    consul_lock_acquire(f->lock, true);
-    make_session(f);
-    expect(f, "GET /v1/kv/a ");
-    reply_key(f, 5, NULL);
+    ask(f, true, NULL);
     expect(f, "PUT /v1/txn ");
     reply_txn(f, 6, OURS);
     told(f, CONSUL_LOCK_HELD);
@@ -365,10 +371,7 @@ static void test_changed_in_between(void **state)
 {
     struct fixture *f = *state;
 
-    consul_lock_acquire(f->lock, false);
-    make_session(f);
-    expect(f, "GET /v1/kv/a ");
-    reply_key(f, 5, NULL);
+    ask(f, false, NULL);
     expect(f, "PUT /v1/txn ");
     refuse_txn(f, 0, "current modify index is different");
     expect(f, "GET /v1/kv/a ");
@@ -386,20 +389,14 @@ static void test_busy(void **state)
 {
     struct fixture *f = *state;
 
-    consul_lock_acquire(f->lock, false);
-    make_session(f);
-    expect(f, "GET /v1/kv/a ");
-    reply_key(f, 5, THEIRS);
+    ask(f, false, THEIRS);
     told(f, CONSUL_LOCK_BUSY);
     told(f, CONSUL_LOCK_AT_REST);
 }
 
 static void begin_waiting(struct fixture *f)
 {
-    consul_lock_acquire(f->lock, true);
-    make_session(f);
-    expect(f, "GET /v1/kv/a ");
-    reply_key(f, 5, THEIRS);
+    ask(f, true, THEIRS);
     told(f, CONSUL_LOCK_BUSY);
     expect(f, "GET /v1/kv/a?index=5&wait=60s ");
 }
@@ -441,10 +438,7 @@ static void test_lock_delay(void **state)
 {
     struct fixture *f = *state;
 
-    consul_lock_acquire(f->lock, true);
-    make_session(f);
-    expect(f, "GET /v1/kv/a ");
-    reply_key(f, 5, NULL);
+    ask(f, true, NULL);
     expect(f, "PUT /v1/txn ");
     refuse_txn(f, 1, "failed to lock key \\\"a\\\" due to lock delay");
     told(f, CONSUL_LOCK_BUSY);
@@ -536,10 +530,7 @@ static void test_a_session_that_went_while_locking(void **state)
 {
     struct fixture *f = *state;
 
-    consul_lock_acquire(f->lock, false);
-    make_session(f);
-    expect(f, "GET /v1/kv/a ");
-    reply_key(f, 5, NULL);
+    ask(f, false, NULL);
     expect(f, "PUT /v1/txn ");
     refuse_txn(f, 1, "invalid session \\\"" OURS "\\\"");
     expect(f, "PUT /v1/session/create ");
