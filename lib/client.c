@@ -128,8 +128,8 @@ static bool has_parameter(const char *path, const char *name)
     return false;
 }
 
-/* The datacenter, namespace and partition of the configuration, where the endpoint takes them. */
-int client_path(const struct consul *client, const char *path, char **ret_path)
+/* The namespace and partition of the configuration, and a datacenter, where the endpoint takes them. */
+int client_path_in(const struct consul *client, const char *datacenter, const char *path, char **ret_path)
 {
     bool agent = strncmp(path, "/v1/agent/", 10) == 0, status = strncmp(path, "/v1/status/", 11) == 0;
     struct consul_buf buf;
@@ -138,7 +138,7 @@ int client_path(const struct consul *client, const char *path, char **ret_path)
     consul_buf_init(&buf, 1 << 20);
     r = consul_buf_puts(&buf, path);
     if (r == 0 && !agent && !has_parameter(path, "dc"))
-        r = add_parameter(&buf, "dc", client->datacenter);
+        r = add_parameter(&buf, "dc", datacenter ? datacenter : client->datacenter);
     if (r == 0 && !status)
         r = add_parameter(&buf, "ns", client->namespace_);
     if (r == 0 && !status)
@@ -149,6 +149,29 @@ int client_path(const struct consul *client, const char *path, char **ret_path)
     }
     *ret_path = consul_buf_take(&buf, NULL);
     return 0;
+}
+
+int client_path(const struct consul *client, const char *path, char **ret_path)
+{
+    return client_path_in(client, NULL, path, ret_path);
+}
+
+int client_kv_path(const struct consul *client, const char *datacenter, const char *key, const char *query,
+                   char **ret_path)
+{
+    struct consul_buf buf;
+    int r;
+
+    consul_buf_init(&buf, 1 << 20);
+    r = consul_buf_puts(&buf, "/v1/kv/");
+    if (r == 0)
+        r = consul_buf_append_urlencoded(&buf, key, strlen(key), "/");
+    if (r == 0)
+        r = consul_buf_puts(&buf, query);
+    if (r == 0)
+        r = client_path_in(client, datacenter, buf.data, ret_path);
+    consul_buf_free(&buf);
+    return r;
 }
 
 void consul_urlencode(const char *text, const char *safe, char *out)

@@ -18,5 +18,10 @@ struct consul {
 
 /* The path with the configured dc=, ns= and partition=; the caller frees it. */
 int client_path(const struct consul *client, const char *path, char **ret_path);
+/* The same of a datacenter; NULL: the configured one. */
+int client_path_in(const struct consul *client, const char *datacenter, const char *path, char **ret_path);
+/* Of a key, which has to be plain (consul_kv_key_valid()). `query` begins with '?', or is empty. */
+int client_kv_path(const struct consul *client, const char *datacenter, const char *key, const char *query,
+                   char **ret_path);
 
 #endif

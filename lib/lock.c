@@ -180,50 +180,17 @@ static void is_lost(struct consul_lock *lock, const char *why)
 /* ---- reading the key -----------------------------------------------------------------------------------------------
  */
 
-static int key_path(const struct consul_lock *lock, const char *query, char **ret_path)
-{
-    const struct consul *client = lock->locks->client;
-    struct consul_buf buf;
-    int r;
-
-    consul_buf_init(&buf, 4 << 20);
-    r = consul_buf_puts(&buf, "/v1/kv/");
-    if (r == 0)
-        r = consul_buf_append_urlencoded(&buf, lock->key, strlen(lock->key), "/");
-    if (r == 0)
-        r = consul_buf_puts(&buf, query);
-    if (r == 0 && lock->datacenter)
-        r = consul_buf_printf(&buf, "%cdc=", *query ? '&' : '?');
-    if (r == 0 && lock->datacenter)
-        r = consul_buf_append_urlencoded(&buf, lock->datacenter, strlen(lock->datacenter), NULL);
-    if (r == 0)
-        r = client_path(client, buf.data, ret_path);
-    consul_buf_free(&buf);
-    return r;
-}
-
 /* The transaction that reads a key which no path can name. */
 static int read_by_txn(const struct consul_lock *lock, struct http_request *request)
 {
     json_t *body = json_pack("[{s:{s:s, s:s}}]", "KV", "Verb", "get", "Key", lock->key);
-    struct consul_buf buf;
-    int r;
 
     request->body = body ? json_dumps(body, 0) : NULL;
     json_decref(body);
     if (!request->body)
         return -ENOMEM;
     request->body_len = strlen(request->body);
-    consul_buf_init(&buf, 65536);
-    r = consul_buf_puts(&buf, "/v1/txn");
-    if (r == 0 && lock->datacenter)
-        r = consul_buf_puts(&buf, "?dc=");
-    if (r == 0 && lock->datacenter)
-        r = consul_buf_append_urlencoded(&buf, lock->datacenter, strlen(lock->datacenter), NULL);
-    if (r == 0)
-        r = client_path(lock->locks->client, buf.data, &request->path);
-    consul_buf_free(&buf);
-    return r;
+    return client_path_in(lock->locks->client, lock->datacenter, "/v1/txn", &request->path);
 }
 
 /* 0: *ret_entry is counted, or NULL where there is no such key. */
@@ -305,7 +272,8 @@ static int send_read(struct consul_lock *lock)
 
     if (!request)
         return -ENOMEM;
-    r = lock->plain ? key_path(lock, "", &request->path) : read_by_txn(lock, request);
+    r = lock->plain ? client_kv_path(lock->locks->client, lock->datacenter, lock->key, "", &request->path)
+                    : read_by_txn(lock, request);
     if (r < 0) {
         http_request_free(request);
         return r;
@@ -386,7 +354,7 @@ static int send_wait(struct consul_lock *lock)
     if (others_queue(lock) && wait_s > WAIT_TURN_S)
         wait_s = WAIT_TURN_S;
     snprintf(query, sizeof(query), "?index=%" PRIu64 "&wait=%us", index, wait_s);
-    r = key_path(lock, query, &request->path);
+    r = client_kv_path(lock->locks->client, lock->datacenter, lock->key, query, &request->path);
     if (r < 0) {
         http_request_free(request);
         return r;

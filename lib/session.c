@@ -50,28 +50,17 @@ bool session_is_good(const struct session *session)
 /* ---- requests ------------------------------------------------------------------------------------------------------
  */
 
-/* `path` may have a query; the session's datacenter is added. Repeating any of these does no harm. */
+/* The session's datacenter is added to the path. Repeating any of these does no harm. */
 static struct http_request *session_request(struct session *session, const char *method, const char *path,
                                             void (*done)(struct http_request *))
 {
     const struct consul *client = session->locks->client;
     struct http_request *request = http_request_new(method, NULL);
     uint64_t limit_ns = client->options.timeout_ms * MS, patience_ns = session->locks->ttl_ns / RENEWALS_PER_TTL;
-    struct consul_buf buf;
-    int r;
 
     if (!request)
         return NULL;
-    consul_buf_init(&buf, 65536);
-    r = consul_buf_puts(&buf, path);
-    if (r == 0 && session->datacenter)
-        r = consul_buf_puts(&buf, "?dc=");
-    if (r == 0 && session->datacenter)
-        r = consul_buf_append_urlencoded(&buf, session->datacenter, strlen(session->datacenter), NULL);
-    if (r == 0)
-        r = client_path(client, buf.data, &request->path);
-    consul_buf_free(&buf);
-    if (r < 0) {
+    if (client_path_in(client, session->datacenter, path, &request->path) < 0) {
         http_request_free(request);
         return NULL;
     }

@@ -282,32 +282,13 @@ static void on_reread(struct http_request *request)
 static int plain_path(const struct write *write, bool with_put_parameters, char **ret_path)
 {
     const struct write_op *op = &write->ops[0];
-    char separator = '?';
-    struct consul_buf buf;
-    char *path;
-    int r;
+    char query[80] = ""; /* two numbers of 20 digits */
 
-    consul_buf_init(&buf, 1 << 20);
-    r = consul_buf_puts(&buf, "/v1/kv/");
-    if (r == 0)
-        r = consul_buf_append_urlencoded(&buf, op->key, strlen(op->key), "/");
-    if (r == 0 && with_put_parameters) {
-        r = consul_buf_printf(&buf, "?flags=%" PRIu64, op->flags);
-        separator = '&';
-        if (r == 0 && op->verb == CONSUL_KV_CAS)
-            r = consul_buf_printf(&buf, "&cas=%" PRIu64, op->index);
-    }
-    if (r == 0 && write->datacenter) {
-        r = consul_buf_printf(&buf, "%cdc=", separator);
-        if (r == 0)
-            r = consul_buf_append_urlencoded(&buf, write->datacenter, strlen(write->datacenter), NULL);
-    }
-    path = r == 0 ? consul_buf_take(&buf, NULL) : NULL;
-    if (path)
-        r = client_path(write->client, path, ret_path);
-    free(path);
-    consul_buf_free(&buf);
-    return r;
+    if (with_put_parameters && op->verb == CONSUL_KV_CAS)
+        snprintf(query, sizeof(query), "?flags=%" PRIu64 "&cas=%" PRIu64, op->flags, op->index);
+    else if (with_put_parameters)
+        snprintf(query, sizeof(query), "?flags=%" PRIu64, op->flags);
+    return client_kv_path(write->client, write->datacenter, op->key, query, ret_path);
 }
 
 static struct http_request *write_request(struct write *write, const char *method, void (*done)(struct http_request *))
@@ -381,21 +362,11 @@ static int submit_put(struct write *write)
 static int submit_txn(struct write *write, char **body, size_t len)
 {
     struct http_request *request = write_request(write, "PUT", on_txn);
-    struct consul_buf buf;
     int r;
 
     if (!request)
         return -ENOMEM;
-    consul_buf_init(&buf, 4096);
-    r = consul_buf_puts(&buf, "/v1/txn");
-    if (r == 0 && write->datacenter) {
-        r = consul_buf_puts(&buf, "?dc=");
-        if (r == 0)
-            r = consul_buf_append_urlencoded(&buf, write->datacenter, strlen(write->datacenter), NULL);
-    }
-    if (r == 0)
-        r = client_path(write->client, buf.data, &request->path);
-    consul_buf_free(&buf);
+    r = client_path_in(write->client, write->datacenter, "/v1/txn", &request->path);
     if (r < 0) {
         http_request_free(request);
         return r;
