@@ -27,7 +27,7 @@ struct job {
     enum consul_change change;
     struct consul_snapshot *before, *after; /* counted; before may be NULL */
     struct inode *dir;                      /* counted */
-    struct op *op;                          /* to be run again once all before it has been told */
+    struct op *op; /* to be run again once all before it has been told; with `dir`: what is about names in that */
     /* Not 0: to look whether somebody holds the directory, or one that the resource shows; how often that was done. */
     unsigned attempt;
     uint64_t due_ns; /* of such a one */
@@ -43,11 +43,13 @@ struct telling {
         TELL_PAGES,      /* those of `inode` are stale (and `dir` is that, too) */
         TELL_POLLERS,    /* who polls `inode` (and `dir` is that, too) */
         TELL_WATCHERS,   /* to be announced: it was of kind `was`, with `content` */
+        TELL_OP,         /* `op`, that all of `dir` before it was told */
     } what;
     struct inode *dir, *inode; /* counted; inode may be NULL */
     char *name;
     const struct kind *was;  /* NULL: nothing */
     struct content *content; /* counted, or NULL */
+    struct op *op;
     struct telling *next;
 };
 
@@ -68,6 +70,7 @@ struct notify {
     struct telling *tellings, **tellings_end;
     uint64_t searches;
     unsigned telling; /* how many tellers are at work */
+    bool scanning;
     bool stopping;
 };
 
@@ -226,6 +229,22 @@ int notify_wait(struct fs *fs, struct op *op)
     return -EINPROGRESS;
 }
 
+int notify_wait_in(struct fs *fs, struct inode *dir, struct op *op)
+{
+    struct notify *notify = fs->notify;
+    bool busy;
+
+    if (!notify)
+        return 0;
+    pthread_mutex_lock(&notify->lock);
+    busy = notify->jobs || notify->scanning || dir->tellings > 0;
+    pthread_mutex_unlock(&notify->lock);
+    if (!busy)
+        return 0;
+    add_job(notify, (struct job){.op = op, .dir = inode_ref(&fs->inodes, dir)});
+    return -EINPROGRESS;
+}
+
 /* Takes the telling, whose other fields are set. Its name is copied; dir and inode are counted. */
 static void queue_telling(struct notify *notify, struct telling telling)
 {
@@ -239,6 +258,8 @@ static void queue_telling(struct notify *notify, struct telling telling)
         inode_unref(&notify->fs->inodes, telling.dir);
         inode_unref(&notify->fs->inodes, telling.inode);
         content_unref(telling.content);
+        if (telling.op)
+            op_wake(telling.op);
         return;
     }
     *copy = telling;
@@ -392,11 +413,14 @@ static void scan(struct notify *notify, struct job *job)
             add_later(notify, (struct job){.resource = consul_resource_ref(job->resource), .attempt = 1},
                       INTEREST_MOMENT_MS);
     }
-    if (job->dir)
-        changes_above(fs, job->dir);
-    if (job->op) {
+    if (job->op && job->dir) {
+        queue_telling(notify, (struct telling){
+                                  .what = TELL_OP, .dir = inode_ref(&fs->inodes, job->dir), .name = "", .op = job->op});
+    } else if (job->op) {
         wait_until_told(notify);
         op_wake(job->op);
+    } else if (job->dir) {
+        changes_above(fs, job->dir);
     }
     job_clear(notify, job);
 }
@@ -439,10 +463,12 @@ static void *scanner_thread(void *arg)
 
         if (!job)
             continue;
+        notify->scanning = true;
         pthread_mutex_unlock(&notify->lock);
         scan(notify, job);
         free(job);
         pthread_mutex_lock(&notify->lock);
+        notify->scanning = false;
     }
     pthread_mutex_unlock(&notify->lock);
     return NULL;
@@ -501,6 +527,10 @@ static void tell(struct notify *notify, const struct telling *telling)
     }
     if (telling->what == TELL_WATCHERS) {
         announce(fs, telling->dir, telling->name, telling->was, telling->content);
+        return;
+    }
+    if (telling->what == TELL_OP) {
+        op_wake(telling->op);
         return;
     }
     fs_count(fs, COUNT_NOTIFIED);
@@ -642,6 +672,8 @@ bool notify_stop(struct notify *notify)
     while (notify->tellings) {
         struct telling *next = notify->tellings->next;
 
+        if (notify->tellings->op)
+            op_wake(notify->tellings->op);
         telling_free(notify, notify->tellings);
         notify->tellings = next;
     }

@@ -69,6 +69,42 @@ void dir_handle_free_all(struct fs *fs)
         dir_handle_free(fs, fs->dirs);
 }
 
+static int run_opendir(struct op *op)
+{
+    struct fuse_file_info fi = {0};
+    struct fs *fs = op->fs;
+    struct dir_handle *dh;
+
+    /*
+     * What a listing no longer shows is not to be found by its name either. The kernel knows names by itself, and takes
+     * note that one is gone only while nobody reads the directory: before that it is the time to wait for it.
+     */
+    if (op->stage == 0) {
+        int r = op_park(op);
+
+        op->stage = 1;
+        if (r == 0)
+            r = notify_wait_in(fs, op->inode, op);
+        if (r < 0)
+            return r;
+        op_unpark(op);
+    }
+    dh = calloc(1, sizeof(*dh));
+    if (!dh)
+        return -ENOMEM;
+    pthread_mutex_init(&dh->lock, NULL);
+    pthread_mutex_lock(&fs->open_lock);
+    dh->next = fs->dirs;
+    if (fs->dirs)
+        fs->dirs->prev = dh;
+    fs->dirs = dh;
+    pthread_mutex_unlock(&fs->open_lock);
+    fi.fh = (uintptr_t)dh;
+    if (!op_claim_reply(op) || fuse_reply_open(op->req, &fi) != 0)
+        dir_handle_free(fs, dh);
+    return 0;
+}
+
 /*
  * Never ENOSYS, on which the kernel would open directories by itself, and keep their listings in its page cache: all of
  * them, also those that nothing watches. Nor could it be told reliably that a listing has changed: what a reader puts
@@ -77,25 +113,14 @@ void dir_handle_free_all(struct fs *fs)
  */
 void on_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-    struct dir_handle *dh = calloc(1, sizeof(*dh));
-    struct fs *fs = fs_of(req);
+    struct op *op = begin(req, COUNT_OPENDIR, ino, NULL, run_opendir);
 
-    (void)ino;
-    fs_count(fs, COUNT_OPENDIR);
-    if (!dh) {
-        fuse_reply_err(req, ENOMEM);
+    (void)fi;
+    if (!op)
         return;
-    }
-    pthread_mutex_init(&dh->lock, NULL);
-    pthread_mutex_lock(&fs->open_lock);
-    dh->next = fs->dirs;
-    if (fs->dirs)
-        fs->dirs->prev = dh;
-    fs->dirs = dh;
-    pthread_mutex_unlock(&fs->open_lock);
-    fi->fh = (uintptr_t)dh;
-    if (fuse_reply_open(req, fi) != 0)
-        dir_handle_free(fs, dh);
+    if (op->quiet) /* what it announces is being told */
+        op->stage = 1;
+    op_start(op);
 }
 
 void on_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
