@@ -228,6 +228,17 @@ static int collect(struct inode_table *table, bool (*matches)(const struct inode
     return 0;
 }
 
+struct consul_resource *inode_lister(struct inode_table *table, const struct inode *dir)
+{
+    struct consul_resource *resource = NULL;
+
+    pthread_mutex_lock(&table->lock);
+    if (dir->listed_by_n == 1)
+        resource = consul_resource_ref(dir->listed_by[0]);
+    pthread_mutex_unlock(&table->lock);
+    return resource;
+}
+
 int inode_listed_by(struct inode_table *table, const struct consul_resource *resource, struct inode ***ret_dirs,
                     size_t *ret_n)
 {

@@ -189,6 +189,8 @@ void inode_vacate(struct inode_table *table, struct inode *dir);
 
 /* The resource shows some of the directory's names. */
 void inode_list_by(struct inode_table *table, struct inode *dir, struct consul_resource *resource);
+/* The resource, counted, that alone has shown the directory's names; NULL: there is none, or several have. */
+struct consul_resource *inode_lister(struct inode_table *table, const struct inode *dir);
 /* All directories whose names the resource shows, counted; as inode_resting_on(). */
 int inode_listed_by(struct inode_table *table, const struct consul_resource *resource, struct inode ***ret_dirs,
                     size_t *ret_n);

@@ -334,15 +334,11 @@ static int remember(struct op *op, const char *path, struct consul_resource *res
 }
 
 /* For who asks nobody: whatever is known. */
-static int peek(struct op *op, struct consul_resource *resource, struct consul_snapshot **ret_snapshot,
+static int peek(struct consul_resource *resource, struct consul_snapshot **ret_snapshot,
                 enum consul_freshness *ret_freshness)
 {
     bool watched;
 
-    if (resource == op->shown) {
-        *ret_snapshot = consul_snapshot_ref(op->shown_as);
-        return 0;
-    }
     *ret_snapshot = consul_resource_peek(resource, &watched);
     *ret_freshness = watched ? CONSUL_WATCHED : CONSUL_FRESH;
     if (*ret_snapshot)
@@ -383,8 +379,11 @@ static int read_resource(struct op *op, const char *path, struct consul_resource
     enum consul_freshness freshness = CONSUL_FRESH;
     int r = 0;
 
-    if (op->quiet) {
-        r = peek(op, resource, &snapshot, &freshness);
+    if (resource == op->shown) {
+        snapshot = consul_snapshot_ref(op->shown_as);
+        freshness = op->quiet ? CONSUL_FRESH : CONSUL_WATCHED;
+    } else if (op->quiet) {
+        r = peek(resource, &snapshot, &freshness);
     } else {
         op->waiter.wake = on_wake;
         op->waiter.deadline_ns = op->since_ns + (op->patience_ms ? op->patience_ms * MS : limit_ns(op));

@@ -125,7 +125,7 @@ const char *op_datacenter(struct op *op);
 
 /* Puts on record that the operation itself changes this place (own.h). No more than two; what fails is not. */
 void op_owns(struct op *op, struct inode *dir, const char *name);
-/* A quiet operation is shown this snapshot of the resource, both borrowed, whatever is there now. */
+/* The operation is shown this snapshot of the resource, both borrowed, whatever is there now. */
 void op_show(struct op *op, struct consul_resource *resource, struct consul_snapshot *snapshot);
 
 /* The resource, borrowed, whose watch keeps true what this run has found out; NULL when there is no such one. */

@@ -17,6 +17,11 @@ struct listed {
     struct found found; /* content counted */
 };
 
+/* What is older when the listing is read is not used any more. */
+#define OPENED_MS 100
+/* How often is waited for what the kernel does not know yet, while more and more changes. */
+#define OPEN_ATTEMPTS 3
+
 struct dir_handle {
     pthread_mutex_t lock; /* a descriptor may be shared between threads */
     struct listed *listed;
@@ -25,7 +30,11 @@ struct dir_handle {
     struct consul_resource *rests_on; /* counted; NULL: nothing that is watched */
     struct consul_snapshot *snapshot; /* counted; what the listing was made from */
     bool always;                      /* names that are always there */
-    struct dir_handle *prev, *next;   /* guarded by fs.open_lock */
+    /* What the kernel knew of the directory's names when it was opened; NULL: not known, or not to be used. */
+    struct consul_resource *opened_by; /* counted */
+    struct consul_snapshot *opened_as; /* counted */
+    uint64_t opened_ns, changes;       /* when that was, and how many changes this mount had begun */
+    struct dir_handle *prev, *next;    /* guarded by fs.open_lock */
 };
 
 static void clear(struct dir_handle *dh)
@@ -40,6 +49,14 @@ static void clear(struct dir_handle *dh)
     consul_snapshot_unref(dh->snapshot);
     dh->rests_on = NULL;
     dh->snapshot = NULL;
+}
+
+static void forget_opened(struct dir_handle *dh)
+{
+    consul_resource_unref(dh->opened_by);
+    consul_snapshot_unref(dh->opened_as);
+    dh->opened_by = NULL;
+    dh->opened_as = NULL;
 }
 
 static struct dir_handle *dir_handle_of(const struct fuse_file_info *fi)
@@ -58,6 +75,7 @@ static void dir_handle_free(struct fs *fs, struct dir_handle *dh)
         dh->next->prev = dh->prev;
     pthread_mutex_unlock(&fs->open_lock);
     clear(dh);
+    forget_opened(dh);
     free(dh->listed);
     pthread_mutex_destroy(&dh->lock);
     free(dh);
@@ -69,29 +87,56 @@ void dir_handle_free_all(struct fs *fs)
         dir_handle_free(fs, fs->dirs);
 }
 
+/* What shows the directory's names, if it is watched, as it is now. */
+static void remember_opened(struct fs *fs, struct inode *dir, struct dir_handle *dh)
+{
+    bool watched = false;
+
+    dh->opened_ns = consul_now_ns();
+    dh->changes = own_begun(&fs->own);
+    dh->opened_by = inode_lister(&fs->inodes, dir);
+    if (dh->opened_by)
+        dh->opened_as = consul_resource_peek(dh->opened_by, &watched);
+    if (!watched || !dh->opened_as)
+        forget_opened(dh);
+}
+
+/* Parks until the kernel knows what a listing will no longer show. */
+static int wait_until_known(struct op *op, struct dir_handle *dh)
+{
+    int r = op_park(op);
+
+    if (r < 0)
+        return r;
+    remember_opened(op->fs, op->inode, dh);
+    if (notify_wait_in(op->fs, op->inode, op) == -EINPROGRESS)
+        return -EINPROGRESS;
+    op_unpark(op);
+    return 0;
+}
+
+/*
+ * What a listing no longer shows is not to be found by its name either. The kernel knows names by itself, and takes
+ * note that one is gone only while nobody reads the directory: before that is the time to wait for it, and what changes
+ * between this and the reading is left to the next who opens it.
+ */
 static int run_opendir(struct op *op)
 {
     struct fuse_file_info fi = {0};
     struct fs *fs = op->fs;
-    struct dir_handle *dh;
+    struct dir_handle *dh = calloc(1, sizeof(*dh));
 
-    /*
-     * What a listing no longer shows is not to be found by its name either. The kernel knows names by itself, and takes
-     * note that one is gone only while nobody reads the directory: before that it is the time to wait for it.
-     */
-    if (op->stage == 0) {
-        int r = op_park(op);
-
-        op->stage = 1;
-        if (r == 0)
-            r = notify_wait_in(fs, op->inode, op);
-        if (r < 0)
-            return r;
-        op_unpark(op);
-    }
-    dh = calloc(1, sizeof(*dh));
     if (!dh)
         return -ENOMEM;
+    if (!op->quiet && op->attempts++ < OPEN_ATTEMPTS) { /* what it announces is being told */
+        int r = wait_until_known(op, dh);
+
+        if (r < 0) {
+            forget_opened(dh);
+            free(dh);
+            return r;
+        }
+    }
     pthread_mutex_init(&dh->lock, NULL);
     pthread_mutex_lock(&fs->open_lock);
     dh->next = fs->dirs;
@@ -116,11 +161,8 @@ void on_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     struct op *op = begin(req, COUNT_OPENDIR, ino, NULL, run_opendir);
 
     (void)fi;
-    if (!op)
-        return;
-    if (op->quiet) /* what it announces is being told */
-        op->stage = 1;
-    op_start(op);
+    if (op)
+        op_start(op);
 }
 
 void on_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -176,6 +218,16 @@ static int fill_contents(struct op *op, struct dir_handle *dh)
     return 0;
 }
 
+/* Once, and not if this mount may have changed the names itself. */
+static void show_opened(struct op *op, struct dir_handle *dh)
+{
+    bool recent = consul_now_ns() - dh->opened_ns < OPENED_MS * 1000000ull;
+
+    if (!recent || own_begun(&op->fs->own) != dh->changes)
+        forget_opened(dh);
+    op_show(op, dh->opened_by, dh->opened_as);
+}
+
 /* dh->lock is held. */
 static int take_listing(struct op *op, struct dir_handle *dh, bool with_content)
 {
@@ -184,6 +236,7 @@ static int take_listing(struct op *op, struct dir_handle *dh, bool with_content)
     int r;
 
     clear(dh);
+    show_opened(op, dh);
     r = tree_list(op, op->inode, &collector.lister);
     if (r == 0 && with_content)
         r = fill_contents(op, dh);
@@ -200,6 +253,7 @@ static int take_listing(struct op *op, struct dir_handle *dh, bool with_content)
         dh->snapshot = consul_snapshot_ref(op->read[0].snapshot);
     }
     dh->complete = true;
+    forget_opened(dh);
     return 0;
 }
 
