@@ -67,12 +67,13 @@ int kv_ask_below(struct op *op, const char *marker)
     return r;
 }
 
-int kv_is_known_empty(struct op *op, const char *marker)
+int kv_is_known_empty(struct op *op, const char *marker, uint64_t *ret_index)
 {
     struct consul_snapshot *snapshot;
     size_t covered, len = strlen(marker), i;
     int r = kv_read_cover(op, marker, &snapshot, &covered);
 
+    *ret_index = 0;
     if (r < 0)
         return r;
     i = consul_kv_lower_bound(&snapshot->kv, marker, len);
@@ -80,37 +81,45 @@ int kv_is_known_empty(struct op *op, const char *marker)
         return 0;
     if (covered < len && consul_kv_find(&snapshot->kv, marker, len - 1)) /* shown in it as %value */
         return -ENOTEMPTY;
-    if (i < snapshot->kv.n && snapshot->kv.entries[i]->key_len == len && snapshot->kv.entries[i]->value_len == 0)
-        i++;
+    if (snapshot->kv.entries[i]->key_len == len && snapshot->kv.entries[i]->value_len == 0)
+        *ret_index = snapshot->kv.entries[i++]->modify_index;
     return i < snapshot->kv.n && kv_begins_with(snapshot->kv.entries[i], marker, len) ? -ENOTEMPTY : 0;
 }
 
-int kv_is_empty(struct op *op, struct inode *dir, const char *marker)
+/* Its own value is shown in a directory as %value, and its marker's as %empty. */
+static int has_no_value(struct op *op, const char *prefix, const char *marker, uint64_t *ret_index)
+{
+    struct kv_place place;
+    char *key = strndup(marker, strlen(marker) - 1);
+    int r = !key ? -ENOMEM : *key ? kv_find_entry(op, prefix, key, &place) : -ENOENT;
+
+    free(key);
+    if (r != -ENOENT && r != -EACCES)
+        return r == 0 ? -ENOTEMPTY : r;
+    r = kv_find_entry(op, prefix, marker, &place);
+    if (r == -ENOENT) /* what is known is older than the answer that has it */
+        r = kv_find_key(op, marker, &place);
+    if (r < 0)
+        return r == -ENOENT ? 0 : r;
+    *ret_index = place.entry->modify_index;
+    return place.entry->value_len > 0 ? -ENOTEMPTY : 0;
+}
+
+int kv_is_empty(struct op *op, struct inode *dir, const char *marker, uint64_t *ret_index)
 {
     json_t *names = json_loads(op->answer ? op->answer : "", 0, NULL);
-    size_t n = json_array_size(names), len = strlen(marker), covered;
+    size_t n = json_array_size(names);
     const char *first = json_string_value(json_array_get(names, 0));
     bool empty = op->result == -ENOENT || n == 0 || (n == 1 && first && strcmp(first, marker) == 0);
-    struct consul_snapshot *snapshot;
-    struct kv_place place;
     char *prefix;
     int r = op->result < 0 && op->result != -ENOENT ? op->result : empty ? 0 : -ENOTEMPTY;
 
     json_decref(names);
+    *ret_index = 0;
     if (r < 0 || n == 0)
         return r;
     prefix = kv_prefix_of(op, dir);
-    r = prefix ? kv_read_cover(op, prefix, &snapshot, &covered) : -ENOMEM;
-    if (r == 0 && consul_kv_find(&snapshot->kv, marker, len - 1)) { /* shown in it as %value */
-        free(prefix);
-        return -ENOTEMPTY;
-    }
-    if (r == 0)
-        r = kv_find_in_cover(snapshot, marker, false, true, &place);
-    if (r == 0 && place.entry && place.entry->value_len > 0)
-        r = -ENOTEMPTY;
-    else if (r != -EINPROGRESS)
-        r = 0;
+    r = prefix ? has_no_value(op, prefix, marker, ret_index) : -ENOMEM;
     free(prefix);
     return r;
 }
@@ -134,24 +143,29 @@ int kv_remove_dir(struct op *op, struct inode *dir, const char *name)
     char *marker;
     int r;
 
+    if (op->stage == 2 && op->result == -ESTALE && op->attempts < KV_CONFLICTS_MAX)
+        kv_distrust(op); /* something was stored in it just now */
     if (op->stage == 2)
-        return removed_dir(op, dir, name);
+        return op->result == -ESTALE ? -ENOTEMPTY : removed_dir(op, dir, name);
     marker = kv_marker_of(op, dir, name);
     if (!marker)
         return -ENOENT;
     kv.key = marker;
     if (op->stage == 0 && kv_is_plain(marker, strlen(marker))) {
         r = kv_ask_below(op, marker);
-    } else if (op->stage == 0) { /* it can't be asked for: what is known above it has to do */
-        r = kv_is_known_empty(op, marker);
-        op->stage = r == 0 ? 1 : 0;
-        if (r == 0)
-            r = op_kv_txn(op, &kv, 1);
-    } else {
-        r = kv_is_empty(op, dir, marker);
-        if (r == 0)
-            r = op_kv_txn(op, &kv, 1);
+        free(marker);
+        return r;
     }
+    if (op->stage == 0) { /* it can't be asked for: what is known above it has to do */
+        r = kv_is_known_empty(op, marker, &kv.index);
+        op->stage = r == 0 ? 1 : 0;
+    } else {
+        r = kv_is_empty(op, dir, marker, &kv.index);
+    }
+    if (kv.index > 0)
+        kv.verb = CONSUL_KV_DELETE_CAS;
+    if (r == 0)
+        r = op_kv_txn(op, &kv, 1);
     free(marker);
     return r;
 }

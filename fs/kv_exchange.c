@@ -16,54 +16,18 @@ struct side {
     char *key;
     size_t key_len;
     bool is_dir;
-    struct consul_kv_entry **entries; /* counted, in the order of what is behind the base key */
-    size_t n;
+    struct kv_entries is; /* in the order of what is behind the base key */
 };
 
 static void side_free(struct side *side)
 {
-    for (size_t i = 0; i < side->n; i++)
-        consul_kv_entry_unref(side->entries[i]);
-    free(side->entries);
+    kv_entries_clear(&side->is);
     free(side->key);
-}
-
-static int add(struct side *side, struct consul_kv_entry *entry)
-{
-    struct consul_kv_entry **entries = realloc(side->entries, (side->n + 1) * sizeof(*entries));
-
-    if (!entries)
-        return -ENOMEM;
-    side->entries = entries;
-    entries[side->n++] = consul_kv_entry_ref(entry);
-    return 0;
-}
-
-static int add_below(struct op *op, struct side *side, const char *above)
-{
-    struct consul_snapshot *snapshot;
-    struct consul_kv_entry *value;
-    char *prefix = NULL;
-    size_t i;
-    int r = kv_read_to_move(op, above, &snapshot);
-
-    if (r < 0)
-        return kv_try_finer(r) ? -EXDEV : r;
-    if (asprintf(&prefix, "%s/", side->key) < 0)
-        return -ENOMEM;
-    value = consul_kv_find(&snapshot->kv, side->key, side->key_len); /* shown as %value */
-    if (value)
-        r = add(side, value);
-    i = consul_kv_lower_bound(&snapshot->kv, prefix, side->key_len + 1);
-    for (; r == 0 && i < snapshot->kv.n && kv_begins_with(snapshot->kv.entries[i], prefix, side->key_len + 1); i++)
-        r = add(side, snapshot->kv.entries[i]);
-    free(prefix);
-    return r == 0 && side->n == 0 ? -ENOENT : r;
 }
 
 static int find_side(struct op *op, struct inode *dir, const char *name, struct side *side)
 {
-    char *above = kv_prefix_of(op, dir);
+    char *above = kv_prefix_of(op, dir), *prefix = NULL;
     struct kv_place place = {0};
     int r = above ? kv_key_of(above, name, &side->key) : -ENOMEM;
 
@@ -72,8 +36,11 @@ static int find_side(struct op *op, struct inode *dir, const char *name, struct 
         r = kv_find_place(op, dir, name, &place);
     }
     side->is_dir = place.is_dir;
-    if (r == 0)
-        r = place.is_dir ? add_below(op, side, above) : add(side, place.entry);
+    if (r == 0 && place.is_dir)
+        r = asprintf(&prefix, "%s/", side->key) < 0 ? -ENOMEM : kv_gather(op, above, prefix, &side->is);
+    else if (r == 0)
+        r = kv_entries_add(&side->is, place.entry);
+    free(prefix);
     free(above);
     return r;
 }
@@ -104,12 +71,13 @@ static int make_op(const char *key, const char *rest, const struct consul_kv_ent
 
 static int begin(struct op *op, const struct side *a, const struct side *b)
 {
-    struct consul_kv_op *ops = calloc(a->n + b->n, 2 * sizeof(*ops));
+    struct consul_kv_op *ops = calloc(a->is.n + b->is.n, 2 * sizeof(*ops));
     size_t i = 0, j = 0, n = 0;
     int r = ops ? 0 : -ENOMEM;
 
-    while (r == 0 && (i < a->n || j < b->n)) {
-        const struct consul_kv_entry *here = i < a->n ? a->entries[i] : NULL, *there = j < b->n ? b->entries[j] : NULL;
+    while (r == 0 && (i < a->is.n || j < b->is.n)) {
+        const struct consul_kv_entry *here = i < a->is.n ? a->is.entries[i] : NULL,
+                                     *there = j < b->is.n ? b->is.entries[j] : NULL;
         const char *rest_here = here ? consul_kv_key(here) + a->key_len : NULL;
         const char *rest_there = there ? consul_kv_key(there) + b->key_len : NULL;
         int c = !here ? 1 : !there ? -1 : strcmp(rest_here, rest_there);

@@ -1,7 +1,7 @@
 /*
  * What the parts of kv/ share: kv_find.c knows names, keys and which resource shows a directory, kv_list.c lists,
- * kv_store.c stores values, kv_dir.c removes and makes names, kv_rename.c and kv_exchange.c move them, kv.c has the
- * rows.
+ * kv_store.c stores values, kv_dir.c removes and makes names, kv_rename.c and kv_exchange.c move them, as kv_gather.c
+ * collects them, kv.c has the rows.
  */
 #ifndef CONSULFS_KV_PARTS_H
 #define CONSULFS_KV_PARTS_H
@@ -77,6 +77,29 @@ void kv_catch_up(struct op *op, const struct consul_kv_entry *stored);
 /* One operation without a value on the key of a file. */
 int kv_begin_on_key(struct op *op, struct inode *dir, const char *name, enum consul_kv_verb verb);
 
+/* ---- kv_gather.c: entries -----------------------------------------------------------------------------------------
+ */
+
+/*
+ * The entry of a key in `prefix`, borrowed until the run reads something else, whether or not there is a file for it:
+ * an empty folder marker has none. -ENOENT: there is no such key.
+ */
+int kv_find_entry(struct op *op, const char *prefix, const char *key, struct kv_place *ret_place);
+
+struct kv_entries {
+    struct consul_kv_entry **entries; /* counted */
+    size_t n;
+};
+
+/*
+ * What the directory with this prefix, in the one with the prefix `above`, stands for: the key that is the prefix
+ * without its '/', if there is one, and then those below it, sorted. Parks. -ENOENT: there are none; -EXDEV: they are
+ * too many to be moved at once. What is in `entries` is the caller's to clear in any case.
+ */
+int kv_gather(struct op *op, const char *above, const char *prefix, struct kv_entries *entries);
+int kv_entries_add(struct kv_entries *entries, struct consul_kv_entry *entry);
+void kv_entries_clear(struct kv_entries *entries);
+
 /* ---- kv_dir.c -----------------------------------------------------------------------------------------------------
  */
 
@@ -85,12 +108,13 @@ void kv_emptied(struct op *op, struct inode *dir);
 
 /*
  * Asks what is below a directory, whose marker this is: a request, after which kv_is_empty() tells what came of it: 0,
- * -ENOTEMPTY, or why it is not known. Only an empty marker may be there: bytes in it show as %empty.
+ * -ENOTEMPTY, or why it is not known. Only an empty marker may be there: bytes in it show as %empty. *ret_index is its
+ * ModifyIndex, for the compare-and-set that removes or replaces it; 0: there is none.
  */
 int kv_ask_below(struct op *op, const char *marker);
-int kv_is_empty(struct op *op, struct inode *dir, const char *marker);
+int kv_is_empty(struct op *op, struct inode *dir, const char *marker, uint64_t *ret_index);
 /* The same of a prefix that can't be asked for, from what is known above it. */
-int kv_is_known_empty(struct op *op, const char *marker);
+int kv_is_known_empty(struct op *op, const char *marker, uint64_t *ret_index);
 
 /* ---- kv_xattr.c; see struct kind --------------------------------------------------------------------------------- */
 

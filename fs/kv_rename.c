@@ -155,36 +155,25 @@ int kv_rename_file(struct op *op, struct inode *dir, const char *name, struct in
 /* How far a directory's rename has got. It stands in op->stage, one higher with each request. */
 enum { ASK_TARGET, MOVE, MOVED };
 
-/* The place of the target has no keys, but may have an empty marker. */
-static int check_target(struct op *op, struct inode *new_dir, const char *new_prefix)
+/* The place of the target has no keys, but may have an empty marker, with this ModifyIndex. */
+static int check_target(struct op *op, struct inode *new_dir, const char *new_prefix, uint64_t *ret_index)
 {
-    return kv_is_plain(new_prefix, strlen(new_prefix)) ? kv_is_empty(op, new_dir, new_prefix)
-                                                       : kv_is_known_empty(op, new_prefix);
+    return kv_is_plain(new_prefix, strlen(new_prefix)) ? kv_is_empty(op, new_dir, new_prefix, ret_index)
+                                                       : kv_is_known_empty(op, new_prefix, ret_index);
 }
 
-/* Every key below goes along, or none: three operations each, which limits how many fit. */
-static int begin_rename_dir(struct op *op, const struct consul_snapshot *snapshot, const char *prefix,
-                            const char *new_prefix, unsigned flags)
+/* The directory's own value, and all keys below it, go along, or none: each takes three operations. */
+static int begin_rename_dir(struct op *op, const struct kv_entries *moved, const char *prefix, const char *new_prefix,
+                            uint64_t new_marker_index, unsigned flags)
 {
-    const struct consul_kv_list *list = &snapshot->kv;
-    size_t len = strlen(prefix), first = consul_kv_lower_bound(list, prefix, len), n = 0, done = 0;
-    const struct consul_kv_entry *value = consul_kv_find(list, prefix, len - 1); /* shown as %value */
-    struct consul_kv_op *ops;
-    int r = 0;
+    struct consul_kv_op *ops = calloc(moved->n, 2 * sizeof(*ops));
+    size_t len = strlen(prefix), done = 0;
+    int r = ops ? 0 : -ENOMEM;
 
-    while (first + n < list->n && kv_begins_with(list->entries[first + n], prefix, len))
-        n++;
-    if (n == 0)
-        return -ENOENT;
-    n += value != NULL;
-    ops = calloc(n, 2 * sizeof(*ops));
-    if (!ops)
-        return -ENOMEM;
-    for (; r == 0 && done < n; done++) {
-        bool is_value = value && done == n - 1;
-        const struct consul_kv_entry *entry = is_value ? value : list->entries[first + done];
+    for (; r == 0 && done < moved->n; done++) {
+        const struct consul_kv_entry *entry = moved->entries[done];
         const char *key = consul_kv_key(entry);
-        bool is_marker = !is_value && key[len] == '\0';
+        bool is_value = entry->key_len < len, is_marker = entry->key_len == len;
         char *new_key;
 
         if (asprintf(&new_key, "%.*s%s", (int)strlen(new_prefix) - is_value, new_prefix, is_value ? "" : key + len) <
@@ -195,20 +184,19 @@ static int begin_rename_dir(struct op *op, const struct consul_snapshot *snapsho
         if (*new_key == '\0') /* the empty component of the root is a directory only */
             r = -EINVAL;
         ops[2 * done] = (struct consul_kv_op){
-            /* The target's own marker may be there: an empty directory, which is replaced. */
-            .verb = is_marker && !(flags & RENAME_NOREPLACE) ? CONSUL_KV_SET
-                    : is_value                               ? verb_for(new_key, RENAME_NOREPLACE)
-                                                             : CONSUL_KV_CAS,
+            .verb = is_value ? verb_for(new_key, RENAME_NOREPLACE) : CONSUL_KV_CAS,
             .key = new_key,
             .value = consul_kv_value(entry),
             .value_len = entry->value_len,
             .flags = entry->flags,
+            /* The target's own marker may be there: an empty directory, which is replaced. */
+            .index = is_marker && !(flags & RENAME_NOREPLACE) ? new_marker_index : 0,
         };
         ops[2 * done + 1] =
             (struct consul_kv_op){.verb = CONSUL_KV_DELETE_CAS, .key = key, .index = entry->modify_index};
     }
     if (r == 0)
-        r = op_kv_txn(op, ops, 2 * n);
+        r = op_kv_txn(op, ops, 2 * done);
     for (size_t i = 0; i < done; i++)
         free((char *)ops[2 * i].key);
     free(ops);
@@ -216,16 +204,15 @@ static int begin_rename_dir(struct op *op, const struct consul_snapshot *snapsho
 }
 
 static int find_and_rename_dir(struct op *op, struct inode *dir, const char *prefix, const char *new_prefix,
-                               unsigned flags)
+                               uint64_t new_marker_index, unsigned flags)
 {
-    char *above = kv_prefix_of(op, dir); /* from there the value of a key that is a prefix too is seen as well */
-    struct consul_snapshot *snapshot;
-    int r = above ? kv_read_to_move(op, above, &snapshot) : -ENOMEM;
+    char *above = kv_prefix_of(op, dir);
+    struct kv_entries moved = {0};
+    int r = above ? kv_gather(op, above, prefix, &moved) : -ENOMEM;
 
     if (r == 0)
-        r = begin_rename_dir(op, snapshot, prefix, new_prefix, flags);
-    else if (kv_try_finer(r))
-        r = -EXDEV;
+        r = begin_rename_dir(op, &moved, prefix, new_prefix, new_marker_index, flags);
+    kv_entries_clear(&moved);
     free(above);
     return r;
 }
@@ -234,6 +221,7 @@ int kv_rename_dir(struct op *op, struct inode *dir, const char *name, struct ino
                   unsigned flags)
 {
     char *prefix = NULL, *new_prefix = NULL;
+    uint64_t index = 0;
     int r, taken = flags & RENAME_NOREPLACE ? -EEXIST : -ENOTEMPTY;
 
     if (flags & ~(unsigned)RENAME_NOREPLACE)
@@ -254,12 +242,12 @@ int kv_rename_dir(struct op *op, struct inode *dir, const char *name, struct ino
         goto out;
     }
     if (r == 0)
-        r = check_target(op, new_dir, new_prefix);
+        r = check_target(op, new_dir, new_prefix, &index);
     if (r == -ENOTEMPTY)
         r = taken;
     if (r == 0) {
         op->stage = MOVE;
-        r = find_and_rename_dir(op, dir, prefix, new_prefix, flags);
+        r = find_and_rename_dir(op, dir, prefix, new_prefix, index, flags);
     }
 out:
     free(prefix);

@@ -94,27 +94,12 @@ static int ask_again(struct op *op, const char *key)
     return 0;
 }
 
-/* The marker of a directory, which is no file as long as it is empty, but has an index. */
-static int find_marker(struct op *op, const char *key, struct kv_place *ret_place)
-{
-    struct consul_snapshot *snapshot;
-    size_t covered, len = strlen(key);
-    int r = kv_read_cover(op, key, &snapshot, &covered);
-
-    if (kv_try_finer(r))
-        return kv_find_key(op, key, ret_place);
-    if (r < 0)
-        return r;
-    ret_place->entry = consul_kv_find(&snapshot->kv, key, len);
-    return ret_place->entry ? 0 : -ENOENT;
-}
-
 static int find_present(struct op *op, struct inode *dir, const char *name, const char *key, struct kv_place *ret_place)
 {
     if (op->attempts > 0 && kv_is_plain(key, strlen(key)))
         return kv_find_key(op, key, ret_place);
     if (strcmp(name, NAME_KV_EMPTY) == 0)
-        return find_marker(op, key, ret_place);
+        return kv_find_entry(op, key, key, ret_place);
     return kv_find_place(op, dir, name, ret_place);
 }
 
@@ -214,7 +199,7 @@ static int begin_set(struct op *op, struct inode *dir, const char *name, const c
     int r;
 
     if (!old && strcmp(name, NAME_KV_EMPTY) == 0) { /* the file is new, and its key may be there with flags */
-        r = find_marker(op, key, &marker);
+        r = kv_find_entry(op, key, key, &marker);
         if (r < 0 && r != -ENOENT)
             return r;
         if (r == 0)

@@ -413,6 +413,44 @@ def test_rename_of_a_directory_as_far_as_it_is_atomic(mnt, agent, keys, fits):
     assert sorted(os.listdir(mnt / "kv/new")) == [f"{n:02}" for n in range(keys)] and names(mnt / "kv") == ["new"]
 
 
+@pytest.fixture
+def large_store(mnt, agent):
+    """Too large for one watch, in the root and in `big/`."""
+    for n in range(3):
+        agent.put(f"/v1/kv/big/{n}", b"x" * 400_000)
+    return mnt
+
+
+def test_rename_and_exchange_of_directories_in_a_large_store(large_store, agent):
+    kv = large_store / "kv"
+    agent.put("/v1/kv/big/d", b"value", flags=3)
+    for key in ("big/d/a", "big/d/e/b", "other/c"):
+        agent.kv_set(key, key.encode())
+    os.rename(kv / "big/d", kv / "big/new")
+    assert agent.kv_keys() == [*(f"big/{n}" for n in range(3)), "big/new", "big/new/a", "big/new/e/b", "other/c"]
+    assert agent.kv_entry("big/new")["Flags"] == 3 and (kv / "big/new/e/b").read_text() == "big/d/e/b"
+    rename(kv / "big/new", kv / "other", EXCHANGE)
+    assert agent.kv_keys() == [*(f"big/{n}" for n in range(3)), "big/new/c", "other", "other/a", "other/e/b"]
+    assert agent.kv_get("other") == b"value"
+
+
+@pytest.mark.parametrize("key, value", [("big/d/", b"of the marker"), ("big/d", b"of the directory"), ("big/d/x", b"")])
+def test_rmdir_in_a_large_store_keeps_what_holds_a_value(large_store, agent, key, value):
+    directory = large_store / "kv/big/d"
+    directory.mkdir()
+    assert os.listdir(directory) == []
+    agent.kv_set(key, value)
+    wait_until(lambda: os.listdir(directory), "it is seen")
+    with fails_with(errno.ENOTEMPTY):
+        directory.rmdir()
+    assert agent.kv_get(key) == value
+    agent.delete(f"/v1/kv/{key}")
+    agent.kv_set("big/d/", b"")
+    wait_until(lambda: not os.listdir(directory), "that it is gone is seen")
+    directory.rmdir()
+    assert not [at for at in agent.kv_keys() if at.startswith("big/d")]
+
+
 def test_rename_of_a_directory_races_with_what_is_written_there(pair):
     """All of it or nothing: what is created meanwhile is in the old directory or the new one, nothing is lost."""
     first, second, agent = pair
