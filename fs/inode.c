@@ -630,24 +630,51 @@ int inode_move(struct inode_table *table, struct inode *inode, struct inode *par
     return 0;
 }
 
-/* table.lock is held, and the caller holds both parents. */
-static int put_at(struct inode *inode, struct inode *parent, const char *name)
+/* Parents whose references are to be given back once the lock is. */
+struct left {
+    struct inode **inodes;
+    size_t n;
+};
+
+static void put_left(struct inode_table *table, struct left *left)
 {
+    for (size_t i = 0; i < left->n; i++)
+        put(table, left->inodes[i]);
+    free(left->inodes);
+}
+
+/* table.lock is held, and the caller holds the new parent. */
+static int put_at(struct inode *inode, struct inode *parent, const char *name, struct left *left)
+{
+    struct inode **more = realloc(left->inodes, (left->n + 1) * sizeof(*more));
     char *copy = strdup(name);
 
-    if (!copy)
+    if (more)
+        left->inodes = more;
+    if (!more || !copy) {
+        free(copy);
         return -ENOMEM;
+    }
+    more[left->n++] = inode->parent;
     free(inode->name);
     inode->name = copy;
-    inode->parent->refs--;
     inode->parent = parent;
     parent->refs++;
     return 0;
 }
 
+/* Both stand for one directory; either may be an older version, and below one. */
+static bool is_same_dir(const struct inode *a, const struct inode *b)
+{
+    for (; a != b; a = a->parent, b = b->parent)
+        if (!a->parent || !b->parent || strcmp(a->name, b->name) != 0)
+            return false;
+    return true;
+}
+
 static bool stands_at(const struct inode *inode, const struct inode_place *place)
 {
-    return inode->parent == place->parent && strcmp(inode->name, place->name) == 0;
+    return inode->parent && strcmp(inode->name, place->name) == 0 && is_same_dir(inode->parent, place->parent);
 }
 
 static bool goes_along(const struct inode *inode, const struct inode_place *place)
@@ -658,6 +685,7 @@ static bool goes_along(const struct inode *inode, const struct inode_place *plac
 bool inode_exchange(struct inode_table *table, const struct inode_place *a, const struct inode_place *b)
 {
     struct inode *here, *there;
+    struct left left = {0};
     bool both;
 
     pthread_mutex_lock(&table->lock);
@@ -675,7 +703,7 @@ bool inode_exchange(struct inode_table *table, const struct inode_place *a, cons
         if (!from_here && !stands_at(inode, b))
             continue;
         both &= inode == here || inode == there || inode->nlookup == 0;
-        if (goes_along(inode, from_here ? a : b) && put_at(inode, to->parent, to->name) == 0)
+        if (goes_along(inode, from_here ? a : b) && put_at(inode, to->parent, to->name, &left) == 0)
             continue;
         both &= inode->nlookup == 0;
         if (inode == here)
@@ -688,24 +716,40 @@ bool inode_exchange(struct inode_table *table, const struct inode_place *a, cons
     if (there)
         attach(table, there);
     pthread_mutex_unlock(&table->lock);
+    put_left(table, &left);
     return both;
 }
 
 bool inode_move_detached(struct inode_table *table, const struct inode_place *from, struct inode *new_parent,
                          const char *new_name)
 {
+    struct left left = {0};
     bool any = false;
 
     pthread_mutex_lock(&table->lock);
     for (struct inode *inode = table->all; inode; inode = inode->next) {
         if (inode->current || !goes_along(inode, from))
             continue;
-        if (put_at(inode, new_parent, new_name) < 0)
+        if (put_at(inode, new_parent, new_name, &left) < 0)
             break;
         any |= inode->nlookup > 0;
     }
     pthread_mutex_unlock(&table->lock);
+    put_left(table, &left);
     return any;
+}
+
+void inode_settle(struct inode_table *table, struct inode *inode, struct inode *parent, const char *name)
+{
+    struct left left = {0};
+
+    pthread_mutex_lock(&table->lock);
+    if (!inode->unlinked && inode != find(table, parent, name)) {
+        detach(table, inode); /* it may be the one that stands for its name in an older version of the directory */
+        (void)put_at(inode, parent, name, &left);
+    }
+    pthread_mutex_unlock(&table->lock);
+    put_left(table, &left);
 }
 
 void inode_begin_storing(struct inode_table *table, struct inode *inode)

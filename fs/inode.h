@@ -125,7 +125,8 @@ void inode_supersede(struct inode_table *table, struct inode *inode);
 bool inode_reattach(struct inode_table *table, struct inode *inode);
 /* The inode moves, with the kernel's dentry, and replaces what was there. */
 int inode_move(struct inode_table *table, struct inode *inode, struct inode *parent, const char *name);
-/* Where something stands that is moved. */
+/* Where something stands that is moved. Older versions of its parent, and what is below those, are at the place, too.
+ */
 struct inode_place {
     struct inode *parent;
     const char *name;
@@ -144,6 +145,8 @@ bool inode_exchange(struct inode_table *table, const struct inode_place *a, cons
  */
 bool inode_move_detached(struct inode_table *table, const struct inode_place *from, struct inode *new_parent,
                          const char *new_name);
+/* An older version of what stands there now, which it is known to be, counts as standing there, too. */
+void inode_settle(struct inode_table *table, struct inode *inode, struct inode *parent, const char *name);
 /* While a write or rename of ours is under way, its outcome decides what the inode stands for. */
 void inode_begin_storing(struct inode_table *table, struct inode *inode);
 /* True: notify_look() at it, a change was told meanwhile. */

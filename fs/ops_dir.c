@@ -457,25 +457,58 @@ static int find_kind(struct op *op)
 }
 
 /*
- * What open descriptors still write to a file that was here goes nowhere. Its inode need not be the name's any more:
- * the notify thread may have seen before us that the name is gone.
+ * What is open of a file, counted. Its inode need not be the name's any more: the notify thread may have seen before us
+ * that the name is gone.
  */
+static size_t all_open(struct op *op, const struct kind *kind, struct inode *dir, const char *name,
+                       struct handle ***ret_handles)
+{
+    size_t n, kept = 0;
+
+    if (!kind || !kind->stands_at || handle_all(op->fs, NULL, ret_handles, &n) < 0) {
+        *ret_handles = NULL;
+        return 0;
+    }
+    for (size_t i = 0; i < n; i++) {
+        struct handle *handle = (*ret_handles)[i];
+
+        if (kind->stands_at(op, handle->inode, dir, name))
+            (*ret_handles)[kept++] = handle;
+        else
+            handle_unref(handle);
+    }
+    return kept;
+}
+
+/* What open descriptors still write to a file that was here goes nowhere. */
 static void unlink_open(struct op *op, struct inode *dir, const char *name, const struct inode *except)
 {
     struct inode_table *table = &op->fs->inodes;
     struct handle **handles;
-    size_t n;
+    size_t n = all_open(op, op->kind, dir, name, &handles);
 
-    if (!op->kind || !op->kind->stands_at || handle_all(op->fs, NULL, &handles, &n) < 0)
-        return;
     for (size_t i = 0; i < n; i++) {
-        struct inode *inode = handles[i]->inode;
-
-        if (inode != except && op->kind->stands_at(op, inode, dir, name)) {
+        if (handles[i]->inode != except) {
             pthread_mutex_lock(&table->lock);
-            inode->unlinked = true;
+            handles[i]->inode->unlinked = true;
             pthread_mutex_unlock(&table->lock);
         }
+        handle_unref(handles[i]);
+    }
+    free(handles);
+}
+
+/* What is open of a file that is about to move goes along, also if it was opened when the file had another name. */
+static void settle_open(struct op *op, const struct kind *kind, struct inode *dir, const char *name)
+{
+    struct handle **handles;
+    size_t n;
+
+    if (S_ISDIR(kind->mode))
+        return;
+    n = all_open(op, kind, dir, name, &handles);
+    for (size_t i = 0; i < n; i++) {
+        inode_settle(&op->fs->inodes, handles[i]->inode, dir, name);
         handle_unref(handles[i]);
     }
     free(handles);
@@ -710,6 +743,7 @@ static int moved(struct op *op)
     int r = 0;
 
     unlink_open(op, op->new_parent, op->new_name, inode);
+    settle_open(op, op->kind, op->inode, op->name);
     if (inode) {
         if (content)
             inode_set_version(table, inode, content);
@@ -743,6 +777,8 @@ static void exchanged(struct op *op)
     const struct inode_place a = place_of_kind(op->inode, op->name, op->kind);
     const struct inode_place b = place_of_kind(op->new_parent, op->new_name, moving->other_kind);
 
+    settle_open(op, op->kind, op->inode, op->name);
+    settle_open(op, moving->other_kind, op->new_parent, op->new_name);
     if (inode_exchange(&op->fs->inodes, &a, &b))
         return;
     notify_name(op->fs, op->inode, op->name);
