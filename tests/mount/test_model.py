@@ -47,6 +47,37 @@ def compare(agents, mount, seed, steps):
     pytest.fail(f"{difference}\nseed {seed}; these operations fail:\n{driver.script(operations)}")
 
 
+# What was once wrong, as the shrunk script said it
+CASES = {
+    "open as %value of a directory that became a file, which is exchanged": """
+        [0, "external_set", "k/x", {"hex": "76"}, 0]
+        [0, "external_set", "k", {"hex": "76"}, 0]
+        [0, "external_set", "a/k/b", {"hex": "76"}, 0]
+        [1, "open", 1, ["k", "%value"], true]
+        [0, "external_delete", "k/x"]
+        [1, "rename", ["a", "k"], ["k"], 2]
+        [1, "handle_write", 1, 126, {"hex": "74776f"}]
+    """,
+    "open as a file that became the value of a directory, which is renamed": """
+        [0, "external_set", "k", {"hex": "76"}, 0]
+        [1, "open", 1, ["k"], false]
+        [0, "external_set", "k/x", {"hex": "76"}, 0]
+        [1, "rename", ["k", "%value"], ["other"], 0]
+        [1, "handle_write", 1, 0, {"hex": "77"}]
+    """,
+}
+
+
+@pytest.mark.parametrize("script", CASES.values(), ids=CASES.keys())
+def test_case(mount, agent, script):
+    world = driver.World([agent, agent], mount)
+    try:
+        done, difference = driver.run(world, driver.parse(script))
+    finally:
+        world.end()
+    assert difference is None, f"operation {done + 1}: {difference}"
+
+
 @pytest.mark.limit(36000)
 def test_one_mount(mount, agent):
     compare([agent], mount, 420, 700)
