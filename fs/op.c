@@ -460,6 +460,23 @@ int op_read(struct op *op, const char *path, enum consul_format format, unsigned
     return r;
 }
 
+bool op_is_watched(struct op *op, const char *path, enum consul_format format, unsigned flags)
+{
+    struct consul_resource *resource;
+    bool watched = false;
+    char *there;
+    int r = add_datacenter(op, path, &there);
+
+    if (r == 0)
+        r = consul_resource_get(op->fs->consul, there ? there : path, format, flags, 0, &resource);
+    free(there);
+    if (r < 0)
+        return false;
+    consul_snapshot_unref(consul_resource_peek(resource, &watched));
+    consul_resource_unref(resource);
+    return watched;
+}
+
 struct consul_resource *op_rests_on(const struct op *op)
 {
     return op->read_n == 1 && op->watched_all ? op->read[0].resource : NULL;

@@ -38,9 +38,11 @@ static int read_health(struct op *op, const struct inode *dir, struct consul_sna
     return r < 0 ? r : answer_read(op, INSTANCE_HEALTH, service, "", CONSUL_BLOCKS | CONSUL_OBJECTS, ret_snapshot);
 }
 
+#define CATALOG "/v1/catalog/services", CONSUL_JSON, CONSUL_BLOCKS | CONSUL_OBJECT
+
 static int read_catalog(struct op *op, struct consul_snapshot **ret_snapshot)
 {
-    return op_read(op, "/v1/catalog/services", CONSUL_JSON, CONSUL_BLOCKS | CONSUL_OBJECT, 0, ret_snapshot);
+    return op_read(op, CATALOG, 0, ret_snapshot);
 }
 
 /* What a service's directory is called where it is remembered: "DATACENTER/NAME". */
@@ -69,16 +71,39 @@ static bool is_phantom(struct op *op, const char *name)
     return phantom_has(&op->fs->phantoms, place, op->pid);
 }
 
+/*
+ * By the service's own resource, unless the list of all is up to date: who looks up a service mostly reads it next, and
+ * the list may be long. No instances say nothing: they may be hidden, or the directory may have been made.
+ */
+static int has_instances(struct op *op, const char *service, bool *ret_has)
+{
+    struct consul_snapshot *snapshot;
+    int r;
+
+    *ret_has = false;
+    if (op_is_watched(op, CATALOG))
+        return 0;
+    r = answer_read(op, INSTANCE_HEALTH, service, "", CONSUL_BLOCKS | CONSUL_OBJECTS, &snapshot);
+    if (r == 0)
+        *ret_has = json_array_size(snapshot->json) > 0;
+    if (!*ret_has && r != -EINPROGRESS)
+        op_rest_on_nothing(op);
+    return r == -EINPROGRESS ? r : 0;
+}
+
 static int find_service(struct op *op, struct inode *dir, const char *name, struct found *found)
 {
     struct consul_snapshot *snapshot;
     char service[NAME_SIZE];
     int r = name_decode(name, NULL, service, sizeof(service));
+    bool has = false;
 
     (void)dir, (void)found;
     if (r == 0)
+        r = has_instances(op, service, &has);
+    if (r == 0 && !has)
         r = read_catalog(op, &snapshot);
-    if (r < 0)
+    if (r < 0 || has)
         return r;
     if (json_object_get(snapshot->json, service) || is_made(op, name))
         return 0;

@@ -96,6 +96,24 @@ def test_whole_tree_is_no_more_requests_than_directories(mount, agent, proxy):
     assert len(seen.matching(path="/v1/kv/*", blocking=False)) <= 11
 
 
+@pytest.mark.parametrize("listed", [False, True])
+def test_first_look_at_a_service_is_one_request(mount, agent, proxy, listed):
+    for name in ("web", "other"):
+        agent.register(name, Port=1)
+    mnt = mount(proxy)
+    if listed:
+        wait_hot(proxy, lambda: os.listdir(mnt / "services"))
+    with proxy.record() as seen:
+        assert (mnt / "services/web/passing").read_text()
+        assert (mnt / "services/web/tags").read_text() is not None and (mnt / "services/web").is_dir()
+    assert [request.path for request in seen.not_blocking] == ["/v1/health/service/web"]
+    with proxy.record() as seen:
+        for name in ("none", "none"):
+            assert not (mnt / "services" / name).exists()
+    expected = [] if listed else ["/v1/health/service/none", "/v1/catalog/services"]
+    assert [request.path for request in seen.not_blocking] == expected
+
+
 def test_listing_services_is_one_request(mount, agent, proxy):
     agent.register("web", Port=1)
     mnt = mount(proxy)
