@@ -375,7 +375,7 @@ static int look(struct announcer *announcer, const struct announcement *a, struc
 
 static struct own_state state_of(const struct found *found)
 {
-    return (struct own_state){.kind = found->kind, .version = found->content ? found->content->version : 0};
+    return (struct own_state){.kind = found->kind, .version = found->content ? content_version(found->content) : 0};
 }
 
 static bool is_as_it_was(const struct announcement *a, const struct found *now)

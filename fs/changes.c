@@ -17,7 +17,8 @@ enum verdict {
 
 static bool same_version(const struct inode *inode, const struct content *content)
 {
-    return inode->content && inode->content->version == content->version && inode->content->len == content->len;
+    return inode->content && content_version(inode->content) == content_version(content) &&
+           inode->content->len == content->len;
 }
 
 /*
@@ -41,8 +42,9 @@ static enum verdict compare(struct fs *fs, struct inode *inode, const struct fou
     pthread_mutex_unlock(&fs->inodes.lock);
     if (stands || gone)
         return stands ? STANDS : CHANGED;
-    return inode_take_same_bytes(&fs->inodes, inode, found->kind, found->content, found->content->mtime_ns) ? SAME
-                                                                                                            : CHANGED;
+    return inode_take_same_bytes(&fs->inodes, inode, found->kind, found->content, content_mtime_ns(found->content))
+               ? SAME
+               : CHANGED;
 }
 
 /* ---- one inode, by looking up its name again ----------------------------------------------------------------------

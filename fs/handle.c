@@ -94,7 +94,7 @@ bool handle_has_version(struct handle *handle, uint64_t version)
     bool has;
 
     pthread_mutex_lock(&handle->lock);
-    has = handle->content && handle->content->version == version;
+    has = handle->content && content_version(handle->content) == version;
     pthread_mutex_unlock(&handle->lock);
     return has;
 }
@@ -128,8 +128,8 @@ static bool has_version(const struct handle *handle, uint64_t version, const str
 {
     const struct consul_kv_entry *entry = handle->content ? handle->content->entry : NULL;
 
-    return !handle->storing && entry && handle->content->version == version && entry->key_len == of->entry->key_len &&
-           memcmp(entry->data, of->entry->data, entry->key_len) == 0;
+    return !handle->storing && entry && content_version(handle->content) == version &&
+           entry->key_len == of->entry->key_len && memcmp(entry->data, of->entry->data, entry->key_len) == 0;
 }
 
 static bool is_in(struct handle *handle, const char *datacenter)
@@ -548,7 +548,7 @@ void handle_see(struct handle *handle, uint64_t before, struct content *content)
 
     pthread_mutex_lock(&handle->lock);
     if (!handle->storing && !handle->dirty && !handle->refused && handle->content &&
-        handle->content->version == before) {
+        content_version(handle->content) == before) {
         old = handle->content;
         handle->content = content_ref(content);
         forget_data(handle);

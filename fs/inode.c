@@ -66,7 +66,7 @@ static void attach(struct inode_table *table, struct inode *inode)
 {
     struct inode **bucket;
 
-    if (table->n >= table->bucket_n)
+    if (table->n >= 2 * table->bucket_n)
         grow(table);
     bucket = bucket_of(table, inode->parent, inode->name);
     inode->next_in_bucket = *bucket;
@@ -165,10 +165,10 @@ int inode_resting_on(struct inode_table *table, struct consul_resource *resource
 /* ---- what lists a directory ----------------------------------------------------------------------------------------
  */
 
-static bool lists(const struct inode *dir, const void *resource)
+bool inode_is_listed_by(const struct inode *dir, const struct consul_resource *resource)
 {
-    for (size_t i = 0; i < dir->listed_by_n; i++)
-        if (dir->listed_by[i] == resource)
+    for (size_t i = 0; dir->listed_by && i < dir->listed_by->n; i++)
+        if (dir->listed_by->resources[i] == resource)
             return true;
     return false;
 }
@@ -176,26 +176,39 @@ static bool lists(const struct inode *dir, const void *resource)
 /* Nobody else knows the inode, or table.lock is held. */
 static void clear_listed_by(struct inode *dir)
 {
-    for (size_t i = 0; i < dir->listed_by_n; i++)
-        consul_resource_unref(dir->listed_by[i]);
+    for (size_t i = 0; dir->listed_by && i < dir->listed_by->n; i++)
+        consul_resource_unref(dir->listed_by->resources[i]);
     free(dir->listed_by);
     dir->listed_by = NULL;
-    dir->listed_by_n = 0;
 }
 
 void inode_list_by(struct inode_table *table, struct inode *dir, struct consul_resource *resource)
 {
-    struct consul_resource **more;
+    struct listed_by *more;
+    size_t n;
 
     pthread_mutex_lock(&table->lock);
-    if (!lists(dir, resource)) {
-        more = realloc(dir->listed_by, (dir->listed_by_n + 1) * sizeof(*more));
+    if (!inode_is_listed_by(dir, resource)) {
+        n = dir->listed_by ? dir->listed_by->n : 0;
+        more = realloc(dir->listed_by, sizeof(*more) + (n + 1) * sizeof(more->resources[0]));
         if (more) { /* else its watchers hear less */
+            more->resources[n] = consul_resource_ref(resource);
+            more->n = n + 1;
             dir->listed_by = more;
-            dir->listed_by[dir->listed_by_n++] = consul_resource_ref(resource);
         }
     }
     pthread_mutex_unlock(&table->lock);
+}
+
+struct consul_resource *inode_lister(struct inode_table *table, const struct inode *dir)
+{
+    struct consul_resource *resource = NULL;
+
+    pthread_mutex_lock(&table->lock);
+    if (dir->listed_by && dir->listed_by->n == 1)
+        resource = consul_resource_ref(dir->listed_by->resources[0]);
+    pthread_mutex_unlock(&table->lock);
+    return resource;
 }
 
 /* All that `matches` says so of, counted. */
@@ -228,16 +241,7 @@ static int collect(struct inode_table *table, bool (*matches)(const struct inode
     return 0;
 }
 
-struct consul_resource *inode_lister(struct inode_table *table, const struct inode *dir)
-{
-    struct consul_resource *resource = NULL;
-
-    pthread_mutex_lock(&table->lock);
-    if (dir->listed_by_n == 1)
-        resource = consul_resource_ref(dir->listed_by[0]);
-    pthread_mutex_unlock(&table->lock);
-    return resource;
-}
+static bool lists(const struct inode *dir, const void *resource) { return inode_is_listed_by(dir, resource); }
 
 int inode_listed_by(struct inode_table *table, const struct consul_resource *resource, struct inode ***ret_dirs,
                     size_t *ret_n)
@@ -249,15 +253,11 @@ int inode_listed_by(struct inode_table *table, const struct consul_resource *res
 
 static struct inode *alloc(struct inode_table *table, const struct kind *kind, struct inode *parent, const char *name)
 {
-    struct inode *inode = calloc(1, sizeof(*inode));
+    struct inode *inode = calloc(1, sizeof(*inode) + strlen(name) + 1);
 
     if (!inode)
         return NULL;
-    inode->name = strdup(name);
-    if (!inode->name) {
-        free(inode);
-        return NULL;
-    }
+    inode->name = strcpy(inode->own_name, name);
     inode->kind = kind;
     inode->parent = parent;
     inode->refs = 1;
@@ -271,12 +271,18 @@ static struct inode *alloc(struct inode_table *table, const struct kind *kind, s
     return inode;
 }
 
+static void free_name(const struct inode *inode, char *name)
+{
+    if (name != inode->own_name)
+        free(name);
+}
+
 static void free_inode(struct inode *inode)
 {
     content_unref(inode->content);
     clear_listed_by(inode);
     poll_free_all(inode->pollers);
-    free(inode->name);
+    free_name(inode, inode->name);
     free(inode);
 }
 
@@ -384,7 +390,8 @@ static bool stands_for(const struct inode *inode, const struct kind *kind, const
         return true; /* a directory, or a file whose bytes are made when it is opened */
     if (inode->storing > 0)
         return true; /* the outcome of our own write decides */
-    return inode->content && inode->content->version == content->version && inode->content->len == content->len;
+    return inode->content && content_version(inode->content) == content_version(content) &&
+           inode->content->len == content->len;
 }
 
 struct inode *inode_get(struct inode_table *table, struct inode *parent, const char *name, const struct kind *kind,
@@ -610,8 +617,8 @@ bool inode_reattach(struct inode_table *table, struct inode *inode)
 
 int inode_move(struct inode_table *table, struct inode *inode, struct inode *parent, const char *name)
 {
-    char *copy = strdup(name), *old_name = inode->name;
-    struct inode *old_parent = inode->parent, *replaced;
+    struct inode *old_parent, *replaced;
+    char *copy = strdup(name), *old_name;
 
     if (!copy)
         return -ENOMEM;
@@ -620,12 +627,14 @@ int inode_move(struct inode_table *table, struct inode *inode, struct inode *par
     if (replaced)
         detach(table, replaced);
     detach(table, inode);
+    old_parent = inode->parent;
+    old_name = inode->name;
     inode->parent = parent;
     inode->name = copy;
     parent->refs++;
     attach(table, inode);
     pthread_mutex_unlock(&table->lock);
-    free(old_name);
+    free_name(inode, old_name);
     put(table, old_parent);
     return 0;
 }
@@ -656,7 +665,7 @@ static int put_at(struct inode *inode, struct inode *parent, const char *name, s
         return -ENOMEM;
     }
     more[left->n++] = inode->parent;
-    free(inode->name);
+    free_name(inode, inode->name);
     inode->name = copy;
     inode->parent = parent;
     parent->refs++;
@@ -833,7 +842,8 @@ void inode_reindex(struct inode_table *table, struct inode *inode, uint64_t befo
     both[0] = inode;
     both[1] = inode->parent ? find(table, inode->parent, inode->name) : NULL;
     for (size_t i = 0; i < 2; i++) {
-        if (both[i] && both[i]->content && both[i]->content->version == before && both[i]->kind == inode->kind) {
+        if (both[i] && both[i]->content && content_version(both[i]->content) == before &&
+            both[i]->kind == inode->kind) {
             old[i] = both[i]->content;
             both[i]->content = content_ref(content);
         }

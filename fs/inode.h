@@ -27,6 +27,12 @@ struct kind;
 struct op;
 struct poller;
 
+/* What shows a directory's names. */
+struct listed_by {
+    size_t n;
+    struct consul_resource *resources[]; /* counted */
+};
+
 struct inode {
     uint64_t number;         /* constant */
     const struct kind *kind; /* constant */
@@ -41,26 +47,26 @@ struct inode {
     /* What the kernel's unlimited entry rests on: the resource that tells when it is no longer true. Counted. */
     struct consul_resource *rests_on;
     struct inode *rest_prev, *rest_next; /* on the resource's list */
-    struct consul_resource **listed_by;  /* what shows a directory's names, as far as they were asked for; counted */
-    size_t listed_by_n;
-    uint64_t passed_over;         /* likewise: the search in which something to tell there had to wait */
-    struct inode *next_in_bucket; /* of the table by name, while current */
-    struct inode *prev, *next;    /* all inodes */
+    struct listed_by *listed_by;         /* as far as they were asked for; NULL: they were not */
+    struct inode *next_in_bucket;        /* of the table by name, while current */
+    struct inode *prev, *next;           /* all inodes */
 
     /* Small things together: the kernel may know a hundred thousand of these. */
-    uint32_t refs;       /* holders, children included; the kernel's nlookup counts as one */
-    uint32_t storing;    /* writes of ours under way: their outcome decides the version */
-    uint32_t generation; /* how often a write of ours gave it other bytes */
-    unsigned tellings;   /* of notify.c: what is still to be told of names in it; guarded by notify.lock */
-    bool current;        /* what its name stands for now */
-    bool unlinked;       /* by us: what an open descriptor still writes goes nowhere */
-    bool lock_lost;      /* a lock on it was lost: what is open must not be read any more */
-    bool superseded;     /* a change made elsewhere gave its name another inode */
-    bool occupied;       /* a directory: a thread of notify.c or announce.c is at work in it */
-    bool sounded;        /* a directory: whether somebody holds it was found out once; see interest.h */
-    bool unjudged;       /* a change was told while storing: it is to be looked at again when that is done */
-    bool appending;      /* an operation appends */
-    bool pages_stale;    /* our own write changed it since the kernel may have cached its pages */
+    uint32_t refs;        /* holders, children included; the kernel's nlookup counts as one */
+    uint32_t storing;     /* writes of ours under way: their outcome decides the version */
+    uint32_t generation;  /* how often a write of ours gave it other bytes */
+    uint32_t tellings;    /* of notify.c: what is still to be told of names in it; guarded by notify.lock */
+    uint32_t passed_over; /* likewise: the search in which something to tell there had to wait */
+    bool current : 1;     /* what its name stands for now */
+    bool unlinked : 1;    /* by us: what an open descriptor still writes goes nowhere */
+    bool lock_lost : 1;   /* a lock on it was lost: what is open must not be read any more */
+    bool superseded : 1;  /* a change made elsewhere gave its name another inode */
+    bool occupied : 1;    /* a directory: a thread of notify.c or announce.c is at work in it */
+    bool sounded : 1;     /* a directory: whether somebody holds it was found out once; see interest.h */
+    bool unjudged : 1;    /* a change was told while storing: it is to be looked at again when that is done */
+    bool appending : 1;   /* an operation appends */
+    bool pages_stale : 1; /* our own write changed it since the kernel may have cached its pages */
+    char own_name[];      /* what `name` points to until a rename */
 };
 
 struct inode_table {
@@ -192,6 +198,8 @@ void inode_vacate(struct inode_table *table, struct inode *dir);
 
 /* The resource shows some of the directory's names. */
 void inode_list_by(struct inode_table *table, struct inode *dir, struct consul_resource *resource);
+/* table.lock is held. */
+bool inode_is_listed_by(const struct inode *dir, const struct consul_resource *resource);
 /* The resource, counted, that alone has shown the directory's names; NULL: there is none, or several have. */
 struct consul_resource *inode_lister(struct inode_table *table, const struct inode *dir);
 /* All directories whose names the resource shows, counted; as inode_resting_on(). */

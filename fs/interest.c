@@ -60,10 +60,7 @@ static bool shows(const struct consul_resource *resource, const struct inode *di
 {
     if (base)
         return dir == base;
-    for (size_t i = 0; i < dir->listed_by_n; i++)
-        if (dir->listed_by[i] == resource)
-            return true;
-    return false;
+    return inode_is_listed_by(dir, resource);
 }
 
 /* All that is in, or below, directories that the resource shows, and these; or only directories. */
@@ -168,7 +165,7 @@ unsigned interest_visit(struct fs *fs, struct inode *dir, unsigned attempt)
     bool held;
 
     pthread_mutex_lock(&fs->inodes.lock);
-    held = dir->nlookup > 0 && dir->listed_by_n == 0;
+    held = dir->nlookup > 0 && !dir->listed_by;
     pthread_mutex_unlock(&fs->inodes.lock);
     if (!held)
         return 0;

@@ -132,7 +132,7 @@ static bool differ(const struct found *a, const struct found *b)
 {
     if (a->kind != b->kind)
         return true;
-    return a->content && a->content->version != b->content->version;
+    return a->content && content_version(a->content) != content_version(b->content);
 }
 
 static bool same_bytes(const struct found *a, const struct found *b)

@@ -158,6 +158,15 @@ static int read_names_by(struct op *op, const char *prefix, unsigned flags, size
     return r;
 }
 
+void kv_retire_names(struct op *op, const char *prefix)
+{
+    char *url = kv_url_of(prefix, strlen(prefix), "?keys&separator=%2F");
+
+    if (url)
+        op_retire(op, url);
+    free(url);
+}
+
 int kv_read_names(struct op *op, const char *prefix, size_t max, struct consul_snapshot **ret_snapshot)
 {
     return read_names_by(op, prefix, 0, max, ret_snapshot);
@@ -499,12 +508,12 @@ static bool stands_for(struct op *op, struct inode *inode, const struct consul_s
         content_unref(had);
         return false;
     }
-    same = place.entry->modify_index <= had->version;
+    same = place.entry->modify_index <= content_version(had);
     content_unref(had);
     if (same)
         return true;
     now = content_of_entry(place.entry);
-    same = now && inode_take_same_bytes(&op->fs->inodes, inode, &kind_kv_file, now, now->mtime_ns);
+    same = now && inode_take_same_bytes(&op->fs->inodes, inode, &kind_kv_file, now, content_mtime_ns(now));
     content_unref(now);
     return same;
 }

@@ -153,6 +153,7 @@ static int find_value(struct op *op, const char *prefix, const struct consul_kv_
     return r == -ENOENT || r == -EACCES ? 0 : r;
 }
 
+/* Names first: they say whether all the rest is of use. */
 static int list_uncovered(struct op *op, const char *prefix, struct lister *lister)
 {
     const struct consul_kv_entry *value = NULL;
@@ -196,6 +197,8 @@ int kv_list(struct op *op, struct inode *dir, struct lister *lister)
         r = find_value(op, prefix, &value);
         if (r == 0)
             r = kv_read_cover(op, prefix, &snapshot, &covered);
+        if (r == 0 && covered == len)
+            kv_retire_names(op, prefix); /* by which it may have been found out that all the rest is of use */
     }
     if (r == 0)
         r = list_cover(op, snapshot, prefix, value, lister);

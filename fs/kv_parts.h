@@ -38,6 +38,8 @@ bool kv_begins_with(const struct consul_kv_entry *entry, const char *prefix, siz
 
 int kv_read_tree(struct op *op, const char *prefix, size_t len, size_t max, struct consul_snapshot **ret_snapshot);
 int kv_read_names(struct op *op, const char *prefix, size_t max, struct consul_snapshot **ret_snapshot);
+/* They are not needed any more, and were many. */
+void kv_retire_names(struct op *op, const char *prefix);
 /* A prefix that is too large, or may not be listed, is looked at in parts. */
 bool kv_try_finer(int err);
 /*

@@ -317,7 +317,7 @@ static void follow(struct op *op, struct inode *inode, struct handle *handle)
         handle_set_content(handle, content);
     present = inode_content(&op->fs->inodes, inode);
     if (present && content_same_bytes(present, content))
-        inode_set_content(&op->fs->inodes, inode, content, present->mtime_ns);
+        inode_set_content(&op->fs->inodes, inode, content, content_mtime_ns(present));
     content_unref(present);
     content_unref(content);
 }

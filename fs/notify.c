@@ -68,7 +68,7 @@ struct notify {
     struct job *jobs, **jobs_end;
     struct job *later; /* by due_ns */
     struct telling *tellings, **tellings_end;
-    uint64_t searches;
+    uint32_t searches;
     unsigned telling; /* how many tellers are at work */
     bool scanning;
     bool stopping;
@@ -201,7 +201,7 @@ void notify_looked_up(struct fs *fs, struct inode *dir)
     if (!fs->notify || !announcer_raises(fs))
         return;
     pthread_mutex_lock(&fs->inodes.lock);
-    first = !dir->sounded && dir->listed_by_n == 0;
+    first = !dir->sounded && !dir->listed_by;
     dir->sounded = true;
     pthread_mutex_unlock(&fs->inodes.lock);
     if (first)

@@ -460,21 +460,37 @@ int op_read(struct op *op, const char *path, enum consul_format format, unsigned
     return r;
 }
 
-bool op_is_watched(struct op *op, const char *path, enum consul_format format, unsigned flags)
+/* The resource that op_read() reads, counted; NULL: nobody has read it. */
+static struct consul_resource *find_resource(struct op *op, const char *path)
 {
     struct consul_resource *resource;
-    bool watched = false;
     char *there;
-    int r = add_datacenter(op, path, &there);
 
-    if (r == 0)
-        r = consul_resource_get(op->fs->consul, there ? there : path, format, flags, 0, &resource);
+    if (add_datacenter(op, path, &there) < 0)
+        return NULL;
+    resource = consul_resource_find(op->fs->consul, there ? there : path);
     free(there);
-    if (r < 0)
-        return false;
-    consul_snapshot_unref(consul_resource_peek(resource, &watched));
+    return resource;
+}
+
+bool op_is_watched(struct op *op, const char *path)
+{
+    struct consul_resource *resource = find_resource(op, path);
+    bool watched = false;
+
+    if (resource)
+        consul_snapshot_unref(consul_resource_peek(resource, &watched));
     consul_resource_unref(resource);
     return watched;
+}
+
+void op_retire(struct op *op, const char *path)
+{
+    struct consul_resource *resource = find_resource(op, path);
+
+    if (resource)
+        consul_resource_retire(resource);
+    consul_resource_unref(resource);
 }
 
 struct consul_resource *op_rests_on(const struct op *op)

@@ -116,7 +116,9 @@ void op_free(struct op *op);
 int op_read(struct op *op, const char *path, enum consul_format format, unsigned flags, size_t max,
             struct consul_snapshot **ret_snapshot);
 /* Whether op_read() of it would ask nobody, because a watch keeps it up to date. */
-bool op_is_watched(struct op *op, const char *path, enum consul_format format, unsigned flags);
+bool op_is_watched(struct op *op, const char *path);
+/* See consul_resource_retire(). What the present run has read of it is to be forgotten before. */
+void op_retire(struct op *op, const char *path);
 /* The same of a resource that somebody has, as inode.rests_on. */
 int op_read_resource(struct op *op, struct consul_resource *resource, struct consul_snapshot **ret_snapshot);
 /*

@@ -217,7 +217,7 @@ struct inode *inode_of_found(struct op *op, const char *name, const struct found
     bool new;
 
     inode = inode_get(table, op->inode, name, found->kind, found->content,
-                      found->content ? found->content->mtime_ns : found->mtime_ns, &new);
+                      found->content ? content_mtime_ns(found->content) : found->mtime_ns, &new);
     if (old && inode && new && !(found->kind->flags & KIND_DIRECT)) {
         notify_pollers(op->fs, old);
         announce_gone(op->fs, old);

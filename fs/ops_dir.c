@@ -644,7 +644,8 @@ static int run_mknod(struct op *op)
     if (r < 0)
         return r;
     content = op->stored ? content_of_entry(op->stored) : NULL;
-    inode = inode_get(&op->fs->inodes, op->inode, op->name, op->kind, content, content ? content->mtime_ns : 0, &new);
+    inode = inode_get(&op->fs->inodes, op->inode, op->name, op->kind, content, content ? content_mtime_ns(content) : 0,
+                      &new);
     content_unref(content);
     return inode ? reply_entry(op, inode, 0) : -ENOMEM;
 }

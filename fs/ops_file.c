@@ -352,7 +352,7 @@ static void note_refused(struct handle *handle, int err) { note_words(handle, st
 /* Our own write gave the inode these bytes. */
 static void set_content(struct fs *fs, struct inode *inode, struct content *content)
 {
-    inode_set_content(&fs->inodes, inode, content, content->mtime_ns);
+    inode_set_content(&fs->inodes, inode, content, content_mtime_ns(content));
     notify_pollers(fs, inode);
 }
 
@@ -805,7 +805,8 @@ static int create_inode(struct op *op, const struct kind *kind, struct content *
     struct handle *handle;
     bool new;
 
-    inode = inode_get(&op->fs->inodes, op->inode, op->name, kind, content, content ? content->mtime_ns : 0, &new);
+    inode =
+        inode_get(&op->fs->inodes, op->inode, op->name, kind, content, content ? content_mtime_ns(content) : 0, &new);
     if (!inode)
         return -ENOMEM;
     handle = handle_new(op->fs, inode, op->flags, op->pid, content);

@@ -64,8 +64,8 @@ static bool refresh(struct op *op, struct lock_request *request)
     if (!content)
         return false;
     old = inode_content(table, op->inode);
-    if (!old || old->version != content->version)
-        inode_set_content(table, op->inode, content, content->mtime_ns);
+    if (!old || content_version(old) != content_version(content))
+        inode_set_content(table, op->inode, content, content_mtime_ns(content));
     content_unref(old);
     again = inode_reattach(table, op->inode);
     other = forget_pages(table, op->inode);

@@ -91,7 +91,7 @@ static struct own_state state_of(struct inode_table *table, struct inode *dir, c
     state.kind = inode->kind;
     pthread_mutex_lock(&table->lock);
     if (inode->content)
-        state.version = inode->content->version;
+        state.version = content_version(inode->content);
     pthread_mutex_unlock(&table->lock);
     inode_unref(table, inode);
     return state;

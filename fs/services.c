@@ -38,11 +38,11 @@ static int read_health(struct op *op, const struct inode *dir, struct consul_sna
     return r < 0 ? r : answer_read(op, INSTANCE_HEALTH, service, "", CONSUL_BLOCKS | CONSUL_OBJECTS, ret_snapshot);
 }
 
-#define CATALOG "/v1/catalog/services", CONSUL_JSON, CONSUL_BLOCKS | CONSUL_OBJECT
+#define CATALOG "/v1/catalog/services"
 
 static int read_catalog(struct op *op, struct consul_snapshot **ret_snapshot)
 {
-    return op_read(op, CATALOG, 0, ret_snapshot);
+    return op_read(op, CATALOG, CONSUL_JSON, CONSUL_BLOCKS | CONSUL_OBJECT, 0, ret_snapshot);
 }
 
 /* What a service's directory is called where it is remembered: "DATACENTER/NAME". */

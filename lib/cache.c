@@ -45,7 +45,7 @@
 #define BROKEN_GRACE SECOND /* a break shorter than this is nobody's business */
 #define EVICT_AFTER (5 * SECOND)
 #define IDLE_WATCH (600 * SECOND)       /* a watch that nobody asked for ends */
-#define IDLE_UNREFERENCED (60 * SECOND) /* a snapshot that nobody holds or asked for is freed */
+#define IDLE_UNREFERENCED (60 * SECOND) /* nor holds it: so does what was read is freed */
 #define SWEEP_EVERY (5 * SECOND)
 /* A server that has not heard of the leader for longer is not believed, nor is any for a while. */
 #define LAST_CONTACT_MAX_MS 5000
@@ -103,6 +103,12 @@ static bool worth_watching(const struct consul_resource *resource)
     if (json_is_array(snapshot->json))
         return json_array_size(snapshot->json) > 0;
     return json_is_object(snapshot->json);
+}
+
+/* How many others than our own requests hold it. */
+static uint32_t holders(const struct consul_resource *resource)
+{
+    return resource->refs - (resource->get ? 1 : 0) - (resource->watch ? 1 : 0);
 }
 
 /* ---- waiters -------------------------------------------------------------------------------------------------- */
@@ -411,7 +417,7 @@ static void accept(struct consul_resource *resource, struct consul_snapshot *sna
     }
     if (sent_ns >= resource->floor_index_ns || behind)
         resource->floor_index = 0; /* it is reached, or indexes mean something else by now (a restore) */
-    resource->cache->trim.freed += request->answer.len; /* which is decoded */
+    trim_freed(&resource->cache->trim, request->answer.len, request->done_ns);
     apply_pending(resource, snapshot, request->sent_ns, stale);
     changed = !resource->snapshot || !same_content(resource, resource->snapshot, snapshot);
     if (snapshot->filtered)
@@ -914,6 +920,16 @@ struct consul_snapshot *consul_resource_peek(struct consul_resource *resource, b
     return snapshot;
 }
 
+void consul_resource_retire(struct consul_resource *resource)
+{
+    pthread_mutex_lock(&resource->cache->lock);
+    if (holders(resource) == 1 && !resource->first) {
+        (void)end_watch(resource); /* nobody is to be told: nothing rests on it */
+        resource->used_ns = 0;
+    }
+    pthread_mutex_unlock(&resource->cache->lock);
+}
+
 int consul_resource_error(struct consul_resource *resource)
 {
     int err;
@@ -1020,8 +1036,10 @@ static void sweep(struct cache *cache, uint64_t now, struct consul_resource **en
 
     cache->swept_ns = now;
     for (struct consul_resource *r = cache->all; r; r = next) {
+        uint64_t idle = holders(r) > 0 ? IDLE_WATCH : IDLE_UNREFERENCED;
+
         next = r->next;
-        if (r->state != WATCH_NONE && r->used_ns + IDLE_WATCH < now && *n < max) {
+        if (r->state != WATCH_NONE && r->used_ns + idle < now && *n < max) {
             end_watch(r);
             cache->idle_ended++;
             r->refetch_ns = 0;
@@ -1079,7 +1097,7 @@ uint64_t cache_tick(void *arg, uint64_t now)
     struct consul_waiter *overdue;
     size_t n = 0;
     uint64_t next;
-    bool do_trim = false;
+    bool do_trim;
 
     worker_deliver(cache->worker);
     pthread_mutex_lock(&cache->lock);
@@ -1088,10 +1106,9 @@ uint64_t cache_tick(void *arg, uint64_t now)
         cache->timer_ns = run_timers(cache, now, ended, sizeof(ended) / sizeof(*ended), &n);
     if (strict_end_ns(cache) <= now)
         break_all(cache, now, ended, sizeof(ended) / sizeof(*ended), &n);
-    if (cache->swept_ns + SWEEP_EVERY <= now) {
+    if (cache->swept_ns + SWEEP_EVERY <= now)
         sweep(cache, now, ended, sizeof(ended) / sizeof(*ended), &n);
-        do_trim = !cache->closing && trim_begin(&cache->trim, now, SWEEP_EVERY / 2);
-    }
+    do_trim = !cache->closing && trim_begin(&cache->trim, now);
     pthread_mutex_unlock(&cache->lock);
 
     for (size_t i = 0; i < n; i++)
@@ -1106,6 +1123,8 @@ uint64_t cache_tick(void *arg, uint64_t now)
         next = cache->timer_ns;
     if (strict_end_ns(cache) < next)
         next = strict_end_ns(cache);
+    if (trim_due_ns(&cache->trim) < next)
+        next = trim_due_ns(&cache->trim);
     if (cache->soonest && cache->soonest->deadline_ns < next)
         next = cache->soonest->deadline_ns;
     pthread_mutex_unlock(&cache->lock);

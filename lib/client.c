@@ -260,6 +260,18 @@ fail:
 /* ---- the cache and the figures, for who holds a client ------------------------------------------------------------
  */
 
+struct consul_resource *consul_resource_find(struct consul *client, const char *path)
+{
+    struct consul_resource *resource;
+    char *full;
+
+    if (client_path(client, path, &full) < 0)
+        return NULL;
+    resource = cache_find(client->cache, full);
+    free(full);
+    return resource;
+}
+
 int consul_resource_get(struct consul *client, const char *path, enum consul_format format, unsigned flags, size_t max,
                         struct consul_resource **ret_resource)
 {

@@ -281,6 +281,8 @@ enum {
  */
 int consul_resource_get(struct consul *client, const char *path, enum consul_format format, unsigned flags, size_t max,
                         struct consul_resource **ret_resource) CONSUL_WARN_UNUSED;
+/* The one that somebody has got before, counted; NULL: nobody has, or it was given up. */
+struct consul_resource *consul_resource_find(struct consul *client, const char *path);
 struct consul_resource *consul_resource_ref(struct consul_resource *resource);
 void consul_resource_unref(struct consul_resource *resource); /* NULL is fine */
 const char *consul_resource_path(const struct consul_resource *resource);
@@ -315,6 +317,12 @@ int consul_resource_read(struct consul_resource *resource, uint64_t since_ns, st
 bool consul_resource_is_newer(struct consul_resource *resource, uint64_t since_ns);
 /* True when the waiter was queued and now is not; false when it has been or is being woken. */
 bool consul_waiter_cancel(struct consul *client, struct consul_waiter *waiter);
+
+/*
+ * Another resource shows the same, so this one is not going to be read for long: unless somebody else holds it, or
+ * waits for it, its watch ends and what it has is soon let go.
+ */
+void consul_resource_retire(struct consul_resource *resource);
 
 /* The newest snapshot whatever its age, counted, or NULL. */
 struct consul_snapshot *consul_resource_peek(struct consul_resource *resource, bool *ret_watched);

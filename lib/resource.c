@@ -140,6 +140,28 @@ static int parse_kv_path(struct consul_resource *resource)
     return 0;
 }
 
+/* cache.lock is held. */
+static struct consul_resource *find(struct cache *cache, const char *path)
+{
+    struct consul_resource *resource = *bucket_of(cache, path);
+
+    while (resource && strcmp(resource->path, path) != 0)
+        resource = resource->next_in_bucket;
+    return resource;
+}
+
+struct consul_resource *cache_find(struct cache *cache, const char *path)
+{
+    struct consul_resource *resource;
+
+    pthread_mutex_lock(&cache->lock);
+    resource = find(cache, path);
+    if (resource)
+        resource->refs++;
+    pthread_mutex_unlock(&cache->lock);
+    return resource;
+}
+
 int cache_get(struct cache *cache, const char *path, enum consul_format format, unsigned flags, size_t max,
               struct consul_resource **ret_resource)
 {
@@ -147,9 +169,7 @@ int cache_get(struct cache *cache, const char *path, enum consul_format format, 
     int r = 0;
 
     pthread_mutex_lock(&cache->lock);
-    for (resource = *bucket_of(cache, path); resource; resource = resource->next_in_bucket)
-        if (strcmp(resource->path, path) == 0)
-            break;
+    resource = find(cache, path);
     if (resource) {
         resource->refs++;
         if (max > resource->max) {

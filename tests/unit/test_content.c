@@ -25,7 +25,7 @@ static struct content *take(const char *text, size_t len)
     assert_non_null(content);
     assert_ptr_equal(content->data, data);
     assert_int_equal(content->len, len);
-    assert_int_equal(content->mtime_ns, 42);
+    assert_int_equal(content_mtime_ns(content), 42);
     assert_null(content->entry);
     return content;
 }
@@ -47,7 +47,7 @@ static void test_version_is_of_the_bytes(void **state)
         struct content *a = take(cases[i].a, cases[i].a_len), *b = take(cases[i].b, cases[i].b_len);
         int same = cases[i].a_len == cases[i].b_len && memcmp(cases[i].a, cases[i].b, cases[i].a_len) == 0;
 
-        assert_int_equal(a->version == b->version, same);
+        assert_int_equal(content_version(a) == content_version(b), same);
         content_unref(a);
         content_unref(b);
     }
@@ -60,7 +60,7 @@ static void test_nothing(void **state)
     (void)state;
     assert_non_null(content);
     assert_int_equal(content->len, 0);
-    assert_int_equal(content->version, empty->version);
+    assert_int_equal(content_version(content), content_version(empty));
     content_unref(content);
     content_unref(empty);
     content_unref(NULL);
@@ -79,8 +79,8 @@ static void test_of_an_entry(void **state)
     assert_int_equal(entry->refs, 2);
     assert_ptr_equal(content->entry, entry);
     assert_ptr_equal(content->data, consul_kv_value(entry)); /* shared, not copied */
-    assert_int_equal(content->version, 77);
-    assert_int_equal(content->mtime_ns, 99);
+    assert_int_equal(content_version(content), 77);
+    assert_int_equal(content_mtime_ns(content), 99);
     consul_kv_entry_unref(entry);
     assert_int_equal(content->len, 3);
     assert_memory_equal(content->data, "a\0b", 3);

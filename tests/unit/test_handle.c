@@ -399,7 +399,7 @@ static void test_what_another_descriptor_stored(void **state)
 {
     struct handle *handle = open_value(*state, O_RDWR, "value");
     struct content *content = content_take(strdup("newer"), 5, 0);
-    uint64_t before = handle->content->version;
+    uint64_t before = content_version(handle->content);
 
     handle_see(handle, before + 1, content);
     expect_seen(handle, "value", 5);
@@ -407,7 +407,7 @@ static void test_what_another_descriptor_stored(void **state)
     handle_see(handle, before, content); /* it has something of its own */
     expect_seen(handle, "Value", 5);
     store(handle, "Value", 5, "Value");
-    handle_see(handle, handle->content->version, content);
+    handle_see(handle, content_version(handle->content), content);
     expect_seen(handle, "newer", 5);
     content_unref(content);
     handle_unref(handle);
@@ -701,12 +701,12 @@ static void test_reindex(void **state)
 
     assert_int_equal(write_text(same, "w", 0), 0); /* it goes on from the new index */
     handle_reindex(fs, "dc2", 1, now);
-    assert_int_equal(same->content->version, 1);
+    assert_int_equal(content_version(same->content), 1);
     handle_reindex(fs, NULL, 9, now);
-    assert_int_equal(same->content->version, 1);
+    assert_int_equal(content_version(same->content), 1);
     handle_reindex(fs, NULL, 1, now);
-    assert_int_equal(same->content->version, 2);
-    assert_int_equal(other->content->version, 1);
+    assert_int_equal(content_version(same->content), 2);
+    assert_int_equal(content_version(other->content), 1);
     expect_seen(same, "w", 1);
     handle_unref(same);
     handle_unref(other);

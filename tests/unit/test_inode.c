@@ -111,14 +111,14 @@ static void test_same_bytes_same_inode(void **state)
     struct content *content = version(9, "v"), *other = version(10, "w");
 
     assert_ptr_equal(inode, again);
-    assert_int_equal(inode->content->version, 8);
+    assert_int_equal(content_version(inode->content), 8);
     assert_int_equal(inode->mtime_ns, 80);
     assert_int_equal(inode->generation, 0);
     assert_true(inode_take_same_bytes(&f->table, inode, &file_kind, content, 90));
-    assert_int_equal(inode->content->version, 9);
+    assert_int_equal(content_version(inode->content), 9);
     assert_false(inode_take_same_bytes(&f->table, inode, &other_kind, content, 91));
     assert_false(inode_take_same_bytes(&f->table, inode, &file_kind, other, 91));
-    assert_int_equal(inode->content->version, 9);
+    assert_int_equal(content_version(inode->content), 9);
     content_unref(content);
     content_unref(other);
     inode_unref(&f->table, again);
@@ -312,7 +312,7 @@ static void test_own_writes_keep_the_inode(void **state)
     assert_ptr_equal(again, inode);
     inode_unref(&f->table, again);
     now = inode_content(&f->table, inode);
-    assert_int_equal(now->version, 7);
+    assert_int_equal(content_version(now), 7);
     content_unref(now);
 
     assert_false(inode->pages_stale);
@@ -529,17 +529,17 @@ static void test_reindex(void **state)
     struct content *content = version(7, "1");
 
     inode_reindex(&f->table, held, 6, content); /* it was not what was locked */
-    assert_int_equal(held->content->version, 1);
+    assert_int_equal(content_version(held->content), 1);
     inode_reindex(&f->table, held, 1, content);
-    assert_int_equal(held->content->version, 7);
+    assert_int_equal(content_version(held->content), 7);
     assert_false(held->pages_stale); /* the bytes are the same */
-    assert_int_equal(other->content->version, 1);
+    assert_int_equal(content_version(other->content), 1);
     current = get(f, "a", 9, "2", true);
     content_unref(content);
     content = version(10, "2");
     inode_reindex(&f->table, held, 9, content); /* by the old one: the name's present one is meant, too */
-    assert_int_equal(current->content->version, 10);
-    assert_int_equal(held->content->version, 7);
+    assert_int_equal(content_version(current->content), 10);
+    assert_int_equal(content_version(held->content), 7);
     content_unref(content);
     inode_unref(&f->table, held);
     inode_unref(&f->table, other);

@@ -76,7 +76,7 @@ static struct inode *store(struct fixture *f, const char *name, const char *byte
 
 static struct own_state state_of(const struct inode *inode)
 {
-    return (struct own_state){.kind = inode->kind, .version = inode->content->version};
+    return (struct own_state){.kind = inode->kind, .version = content_version(inode->content)};
 }
 
 static const struct own_state nothing;
