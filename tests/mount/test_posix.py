@@ -365,6 +365,7 @@ def test_rename_keeps_what_it_must(mnt, agent):
 def test_rename_onto_an_empty_directory(mnt, agent):
     os.mkdir(mnt / "kv/empty")
     agent.kv_set("d/a", b"value")
+    wait_until((mnt / "kv/d/a").exists, "it is seen")
     os.rename(mnt / "kv/d", mnt / "kv/empty")
     assert agent.kv_keys() == ["empty/", "empty/a"]
 
