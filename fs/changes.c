@@ -17,8 +17,7 @@ enum verdict {
 
 static bool same_version(const struct inode *inode, const struct content *content)
 {
-    return inode->content && content_version(inode->content) == content_version(content) &&
-           inode->content->len == content->len;
+    return inode->content && content_same_version(inode->content, content);
 }
 
 /*

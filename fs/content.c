@@ -52,6 +52,11 @@ uint64_t content_mtime_ns(const struct content *content)
     return content->entry ? content->entry->seen_ns : view_of(content)->mtime_ns;
 }
 
+bool content_same_version(const struct content *a, const struct content *b)
+{
+    return content_version(a) == content_version(b) && a->len == b->len;
+}
+
 bool content_same_bytes(const struct content *a, const struct content *b)
 {
     return a == b || (a->len == b->len && (a->len == 0 || memcmp(a->data, b->data, a->len) == 0));

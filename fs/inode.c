@@ -390,8 +390,7 @@ static bool stands_for(const struct inode *inode, const struct kind *kind, const
         return true; /* a directory, or a file whose bytes are made when it is opened */
     if (inode->storing > 0)
         return true; /* the outcome of our own write decides */
-    return inode->content && content_version(inode->content) == content_version(content) &&
-           inode->content->len == content->len;
+    return inode->content && content_same_version(inode->content, content);
 }
 
 struct inode *inode_get(struct inode_table *table, struct inode *parent, const char *name, const struct kind *kind,
@@ -615,30 +614,6 @@ bool inode_reattach(struct inode_table *table, struct inode *inode)
     return again;
 }
 
-int inode_move(struct inode_table *table, struct inode *inode, struct inode *parent, const char *name)
-{
-    struct inode *old_parent, *replaced;
-    char *copy = strdup(name), *old_name;
-
-    if (!copy)
-        return -ENOMEM;
-    pthread_mutex_lock(&table->lock);
-    replaced = find(table, parent, name);
-    if (replaced)
-        detach(table, replaced);
-    detach(table, inode);
-    old_parent = inode->parent;
-    old_name = inode->name;
-    inode->parent = parent;
-    inode->name = copy;
-    parent->refs++;
-    attach(table, inode);
-    pthread_mutex_unlock(&table->lock);
-    free_name(inode, old_name);
-    put(table, old_parent);
-    return 0;
-}
-
 /* Parents whose references are to be given back once the lock is. */
 struct left {
     struct inode **inodes;
@@ -670,6 +645,27 @@ static int put_at(struct inode *inode, struct inode *parent, const char *name, s
     inode->parent = parent;
     parent->refs++;
     return 0;
+}
+
+int inode_move(struct inode_table *table, struct inode *inode, struct inode *parent, const char *name)
+{
+    struct left left = {0};
+    struct inode *replaced;
+    bool was_current;
+    int r;
+
+    pthread_mutex_lock(&table->lock);
+    replaced = find(table, parent, name);
+    was_current = inode->current;
+    detach(table, inode);
+    r = put_at(inode, parent, name, &left);
+    if (r == 0 && replaced)
+        detach(table, replaced);
+    if (r == 0 || was_current)
+        attach(table, inode);
+    pthread_mutex_unlock(&table->lock);
+    put_left(table, &left);
+    return r;
 }
 
 /* Both stand for one directory; either may be an older version, and below one. */

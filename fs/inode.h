@@ -131,8 +131,7 @@ void inode_supersede(struct inode_table *table, struct inode *inode);
 bool inode_reattach(struct inode_table *table, struct inode *inode);
 /* The inode moves, with the kernel's dentry, and replaces what was there. */
 int inode_move(struct inode_table *table, struct inode *inode, struct inode *parent, const char *name);
-/* Where something stands that is moved. Older versions of its parent, and what is below those, are at the place, too.
- */
+/* Where something stands that is moved. What is in older versions of its parent is at that place, too. */
 struct inode_place {
     struct inode *parent;
     const char *name;

@@ -49,7 +49,7 @@ struct telling {
     char *name;
     const struct kind *was;  /* NULL: nothing */
     struct content *content; /* counted, or NULL */
-    struct op *op;
+    struct op *op;           /* TELL_OP's */
     struct telling *next;
 };
 

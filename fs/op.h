@@ -115,12 +115,12 @@ void op_free(struct op *op);
  */
 int op_read(struct op *op, const char *path, enum consul_format format, unsigned flags, size_t max,
             struct consul_snapshot **ret_snapshot);
+/* The same of a resource that somebody has, as inode.rests_on. */
+int op_read_resource(struct op *op, struct consul_resource *resource, struct consul_snapshot **ret_snapshot);
 /* Whether op_read() of it would ask nobody, because a watch keeps it up to date. */
 bool op_is_watched(struct op *op, const char *path);
 /* See consul_resource_retire(). What the present run has read of it is to be forgotten before. */
 void op_retire(struct op *op, const char *path);
-/* The same of a resource that somebody has, as inode.rests_on. */
-int op_read_resource(struct op *op, struct consul_resource *resource, struct consul_snapshot **ret_snapshot);
 /*
  * The datacenter whose directory (below datacenters/) the operation is about, borrowed; NULL elsewhere in the tree.
  * Paths of op_read() and op_request() get it as dc=, unless they have one already or are about the agent itself.

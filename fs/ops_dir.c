@@ -93,7 +93,7 @@ static void remember_opened(struct fs *fs, struct inode *dir, struct dir_handle 
     bool watched = false;
 
     dh->opened_ns = consul_now_ns();
-    dh->changes = own_begun(&fs->own);
+    dh->changes = fs->own.begun;
     dh->opened_by = inode_lister(&fs->inodes, dir);
     if (dh->opened_by)
         dh->opened_as = consul_resource_peek(dh->opened_by, &watched);
@@ -223,7 +223,7 @@ static void show_opened(struct op *op, struct dir_handle *dh)
 {
     bool recent = consul_now_ns() - dh->opened_ns < OPENED_MS * 1000000ull;
 
-    if (!recent || own_begun(&op->fs->own) != dh->changes)
+    if (!recent || op->fs->own.begun != dh->changes)
         forget_opened(dh);
     op_show(op, dh->opened_by, dh->opened_as);
 }

@@ -62,23 +62,13 @@ bool own_begin(struct own *own, const struct inode *dir, const char *name)
 {
     struct own_change *change;
 
+    atomic_fetch_add(&own->begun, 1);
     pthread_mutex_lock(&own->lock);
-    own->begun++;
     change = find_or_add(own, dir, name);
     if (change)
         change->under_way++;
     pthread_mutex_unlock(&own->lock);
     return change != NULL;
-}
-
-uint64_t own_begun(struct own *own)
-{
-    uint64_t begun;
-
-    pthread_mutex_lock(&own->lock);
-    begun = own->begun;
-    pthread_mutex_unlock(&own->lock);
-    return begun;
 }
 
 static struct own_state state_of(struct inode_table *table, struct inode *dir, const char *name)

@@ -10,6 +10,7 @@
 #define CONSULFS_OWN_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -39,7 +40,7 @@ struct own {
         uint64_t done_ns; /* CLOCK_MONOTONIC */
     } ring[OWN_MAX];
     size_t next;
-    uint64_t begun;
+    atomic_uint_fast64_t begun; /* how many changes have begun; any thread */
 };
 
 void own_init(struct own *own);
@@ -49,8 +50,6 @@ void own_destroy(struct own *own);
 bool own_begin(struct own *own, const struct inode *dir, const char *name);
 /* It is over; if it has succeeded the table shows what it left. */
 void own_end(struct own *own, struct inode_table *table, struct inode *dir, const char *name, bool succeeded);
-/* How many have begun. */
-uint64_t own_begun(struct own *own);
 bool own_is_under_way(struct own *own, const struct inode *dir, const char *name);
 /* Somebody else has changed it since, and the watchers were told of this. */
 void own_told(struct own *own, const struct inode *dir, const char *name, struct own_state now);

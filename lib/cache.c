@@ -45,7 +45,7 @@
 #define BROKEN_GRACE SECOND /* a break shorter than this is nobody's business */
 #define EVICT_AFTER (5 * SECOND)
 #define IDLE_WATCH (600 * SECOND)       /* a watch that nobody asked for ends */
-#define IDLE_UNREFERENCED (60 * SECOND) /* nor holds it: so does what was read is freed */
+#define IDLE_UNREFERENCED (60 * SECOND) /* what nobody holds either is freed, and was watched until then */
 #define SWEEP_EVERY (5 * SECOND)
 /* A server that has not heard of the leader for longer is not believed, nor is any for a while. */
 #define LAST_CONTACT_MAX_MS 5000
@@ -1108,7 +1108,7 @@ uint64_t cache_tick(void *arg, uint64_t now)
         break_all(cache, now, ended, sizeof(ended) / sizeof(*ended), &n);
     if (cache->swept_ns + SWEEP_EVERY <= now)
         sweep(cache, now, ended, sizeof(ended) / sizeof(*ended), &n);
-    do_trim = !cache->closing && trim_begin(&cache->trim, now);
+    do_trim = trim_begin(&cache->trim, now) && !cache->closing; /* in any case it is not due any more */
     pthread_mutex_unlock(&cache->lock);
 
     for (size_t i = 0; i < n; i++)
