@@ -153,14 +153,14 @@ void changes_name(struct fs *fs, const struct consul_resource *resource, struct 
                   const struct found *was, const struct found *found, bool announced)
 {
     struct inode *inode = inode_peek(&fs->inodes, dir, name);
-    bool rests = false;
+    bool ours = false;
 
-    if (inode) {
+    if (inode) { /* what rests on nothing was listed a moment ago, and is trusted for as long as that */
         pthread_mutex_lock(&fs->inodes.lock);
-        rests = inode->rests_on == resource;
+        ours = !inode->rests_on || inode->rests_on == resource;
         pthread_mutex_unlock(&fs->inodes.lock);
     }
-    if (rests) {
+    if (ours) {
         enum verdict verdict = compare(fs, inode, found);
 
         if (verdict == CHANGED) /* since that snapshot an operation of ours may have made it another */

@@ -533,7 +533,6 @@ static void tell(struct notify *notify, const struct telling *telling)
         op_wake(telling->op);
         return;
     }
-    fs_count(fs, COUNT_NOTIFIED);
     if (telling->what == TELL_PAGES)
         r = fuse_lowlevel_notify_inval_inode(notify->session, node_id(fs, telling->inode), 0, 0);
     else if (telling->what == TELL_ATTRIBUTES)
@@ -542,6 +541,7 @@ static void tell(struct notify *notify, const struct telling *telling)
         r = tell_deleted(notify, dir, telling);
     else
         r = ask_again(notify->session, dir, telling->name, len);
+    fs_count(fs, COUNT_NOTIFIED);
     if (r < 0 && r != -ENOENT && r != -ENOTDIR && r != -EBADF && r != -ENODEV && r != -ENOTCONN)
         log_line(LOG_DEBUG, "notify: %s: %s", telling->name, strerror(-r));
 }

@@ -99,6 +99,31 @@ def test_what_a_listing_no_longer_shows_is_not_found(mnt, agent):
     assert found <= 3
 
 
+@pytest.mark.parametrize("value", [None, b"newer"])
+def test_what_an_unwatched_listing_shows_otherwise_is_told(mount, agent, value):
+    """Its names are trusted for a moment, but not against a listing that is newer."""
+    agent.kv_set("d/a", b"old")
+    agent.kv_set("d/b", b"stays")
+    mnt = mount(agent, watches=0)
+    directory = mnt / "kv/d"
+
+    def seen():
+        return {entry.name: entry.stat().st_size for entry in os.scandir(directory)}
+
+    for _ in range(5):
+        agent.kv_set("d/a", b"old")
+        assert seen() == {"a": 3, "b": 5}
+        told = stat_of(mnt, "kernel.notified")
+        agent.kv_set("d/a", value) if value else agent.delete("/v1/kv/d/a")
+        os.listdir(directory)
+        wait_until(lambda told=told: stat_of(mnt, "kernel.notified") > told, "the kernel is told")
+        if value:
+            assert (directory / "a").read_bytes() == value
+        else:
+            with fails_with(errno.ENOENT):
+                (directory / "a").stat()
+
+
 def test_absent_name_appears(mount, agent, proxy):
     """Absence is cached too, and must end."""
     agent.kv_set("d/a", b"")
