@@ -43,6 +43,7 @@ const struct kind kind_kv_file = {
     .check = kv_check,
     .store = kv_store,
     .vanishes = kv_vanishes,
+    .tell_others = kv_tell_others,
     .store_ended = kv_end_turn,
     .may_create = kv_may_create,
     .create_exclusive = kv_create_exclusive,

@@ -11,6 +11,7 @@
 #include "datacenters.h"
 #include "kv_parts.h"
 #include "name.h"
+#include "notify.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -48,10 +49,10 @@ static struct inode *step(struct fs *fs, struct inode *dir, const char *name)
     return inode;
 }
 
-/* The kv/ that the resource is about, counted; NULL: the kernel does not hold it. */
-static struct inode *find_kv(struct fs *fs, const struct consul_resource *resource)
+/* The kv/ of the datacenter (NULL: the mount's own), counted; NULL: the kernel does not hold it. */
+static struct inode *find_kv(struct fs *fs, const char *datacenter)
 {
-    const char *datacenter = consul_resource_kv_datacenter(resource), *own = fs->options->datacenter;
+    const char *own = fs->options->datacenter;
     struct inode *at = inode_ref(&fs->inodes, fs->top);
     char name[NAME_SIZE];
 
@@ -69,7 +70,7 @@ static struct inode *find_kv(struct fs *fs, const struct consul_resource *resour
 struct inode *kv_directory_of(struct fs *fs, const struct consul_resource *resource)
 {
     const char *prefix = consul_resource_kv_prefix(resource);
-    struct inode *at = find_kv(fs, resource);
+    struct inode *at = find_kv(fs, consul_resource_kv_datacenter(resource));
     char name[NAME_SIZE];
 
     while (at && *prefix) {
@@ -84,6 +85,48 @@ struct inode *kv_directory_of(struct fs *fs, const struct consul_resource *resou
     }
     return at;
 }
+
+/* ---- one key, wherever it is ---------------------------------------------------------------------------------------
+ */
+
+/* Takes kv. */
+static void tell_key(struct fs *fs, struct inode *kv, const char *key)
+{
+    struct inode *dir = kv;
+    bool is_last = false;
+    char name[NAME_SIZE];
+
+    while (dir && S_ISDIR(dir->kind->mode) && !is_last) {
+        size_t len = strcspn(key, "/");
+
+        if (name_kv_encode(key, len, name) < 0)
+            break;
+        is_last = !key[len];
+        if (is_last)
+            notify_name(fs, dir, name);
+        dir = step(fs, dir, name);
+        key += len + !is_last;
+    }
+    if (dir && S_ISDIR(dir->kind->mode) && is_last)
+        notify_name(fs, dir, NAME_KV_VALUE);
+    inode_unref(&fs->inodes, dir);
+}
+
+void kv_tell_others(struct op *op, struct inode *dir, const char *name)
+{
+    struct inode *kv = find_kv(op->fs, op_datacenter(op));
+    char *key;
+
+    if (kv && kv_key_of_file(op, dir, name, &key) == 0) {
+        tell_key(op->fs, kv, key);
+        free(key);
+    } else {
+        inode_unref(&op->fs->inodes, kv);
+    }
+}
+
+/* ---- who shows what ------------------------------------------------------------------------------------------------
+ */
 
 static int run_is_shown_by(struct op *op)
 {

@@ -133,6 +133,7 @@ int kv_check(struct op *op, struct inode *inode);
 int kv_list(struct op *op, struct inode *dir, struct lister *lister);
 int kv_store(struct op *op, struct inode *dir, const char *name, const char *data, size_t len);
 bool kv_vanishes(const struct op *op, const char *name);
+void kv_tell_others(struct op *op, struct inode *dir, const char *name);
 void kv_end_turn(struct op *op);
 int kv_may_create(struct op *op, struct inode *dir, const char *name);
 int kv_create_exclusive(struct op *op, struct inode *dir, const char *name);

@@ -356,19 +356,6 @@ static void set_content(struct fs *fs, struct inode *inode, struct content *cont
     notify_pollers(fs, inode);
 }
 
-/* The name has had another inode since the descriptor was opened: that one is no longer what is there either. */
-static void forget_other(struct op *op, struct inode *inode)
-{
-    struct inode_table *table = &op->fs->inodes;
-    bool other;
-
-    pthread_mutex_lock(&table->lock);
-    other = !inode->current && !inode->unlinked;
-    pthread_mutex_unlock(&table->lock);
-    if (other && op->new_parent)
-        notify_name(op->fs, op->new_parent, op->new_name);
-}
-
 /* A process that has the file open twice sees in one descriptor what it wrote through the other, as on any disk. */
 static void tell_own_handles(struct op *op, struct content *content)
 {
@@ -400,7 +387,6 @@ static void end_store(struct op *op)
             content = inode_content(table, inode);
         if (op->stored && content)
             set_content(op->fs, inode, content);
-        forget_other(op, inode);
     }
     if (inode_end_storing(table, inode))
         notify_look(op->fs, inode);
@@ -454,11 +440,27 @@ static int reread(struct op *op)
     return r == -EINPROGRESS ? r : 0; /* it is stored, whatever we can see of it */
 }
 
+/*
+ * The name, or one above, has had another inode since the descriptor was opened: what is stored is not what the kernel
+ * has in that place either.
+ */
+static bool tell_others(struct op *op)
+{
+    struct inode *inode = op->handle->inode;
+
+    if (!op->new_parent || is_unlinked(&op->fs->inodes, inode) || inode_is_reached(&op->fs->inodes, inode))
+        return false;
+    notify_name(op->fs, op->new_parent, op->new_name);
+    if (inode->kind->tell_others)
+        inode->kind->tell_others(op, op->new_parent, op->new_name);
+    return true;
+}
+
 /* By what was stored names stand for something else than the kernel has there; it is told. */
 static bool has_changed_names(struct op *op)
 {
     const struct kind *kind = op->handle->inode->kind;
-    bool vanished = kind->vanishes && kind->vanishes(op, op->new_name);
+    bool others = tell_others(op), vanished = kind->vanishes && kind->vanishes(op, op->new_name);
     /* It may have brought back a directory that somebody replaced by a file. */
     bool revived = !inode_is_reached(&op->fs->inodes, op->new_parent);
 
@@ -466,7 +468,7 @@ static bool has_changed_names(struct op *op)
         notify_name(op->fs, op->new_parent, op->new_name);
     if (revived)
         notify_look(op->fs, op->new_parent);
-    return vanished || revived;
+    return others || vanished || revived;
 }
 
 /* Stores what the handle holds, if anything. 0 when that is done. */

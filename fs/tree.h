@@ -74,6 +74,9 @@ struct kind {
     int (*store)(struct op *op, struct inode *dir, const char *name, const char *data, size_t len);
     /* Whether what was stored under the name (op->stored) is no file of that name any more. NULL: never. */
     bool (*vanishes)(const struct op *op, const char *name);
+    /* What was stored as `name` in `dir` is reached by another way now: the kernel is to ask again there. May be NULL.
+     */
+    void (*tell_others)(struct op *op, struct inode *dir, const char *name);
     /* Called when a store has ended, however it ended, and nothing is held. May be NULL. */
     void (*store_ended)(struct op *op);
     /* Is this a whole document? >0 yes, 0 not yet, <0 it never will be. NULL: the size of the write is a hint. */

@@ -124,6 +124,17 @@ def test_what_an_unwatched_listing_shows_otherwise_is_told(mount, agent, value):
                 (directory / "a").stat()
 
 
+def test_written_to_what_has_become_the_value_of_a_directory(mount, agent):
+    """The descriptor's file is a/%value by now, and nothing tells the mount of what it writes there itself."""
+    agent.kv_set("a", b"old")
+    mnt = mount(agent, watches=0)
+    with opened(mnt / "kv/a", os.O_RDWR) as fd:
+        agent.kv_set("a/k", b"x")
+        wait_until(lambda: [entry.stat().st_size for entry in os.scandir(mnt / "kv/a")] == [3, 1], "a is a directory")
+        os.pwrite(fd, b"newer", 0)
+        assert (mnt / "kv/a/%value").read_bytes() == b"newer"
+
+
 def test_absent_name_appears(mount, agent, proxy):
     """Absence is cached too, and must end."""
     agent.kv_set("d/a", b"")
