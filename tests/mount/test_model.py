@@ -65,6 +65,15 @@ CASES = {
         [1, "rename", ["k", "%value"], ["other"], 0]
         [1, "handle_write", 1, 0, {"hex": "77"}]
     """,
+    "open twice, before and after another mount moved the file away": """
+        [0, "external_set", "k", {"hex": "76"}, 0]
+        [1, "open", 1, ["k"], true]
+        [0, "rename", ["k"], ["other"], 0]
+        [1, "handle_write", 1, 0, {"hex": "7777"}]
+        [1, "open", 2, ["k"], false]
+        [1, "handle_write", 2, 1, {"hex": "78"}]
+        [1, "handle_read", 1]
+    """,
 }
 
 
