@@ -153,14 +153,16 @@ void changes_name(struct fs *fs, const struct consul_resource *resource, struct 
                   const struct found *was, const struct found *found, bool announced)
 {
     struct inode *inode = inode_peek(&fs->inodes, dir, name);
-    bool ours = false;
+    bool rests = false, listed = false;
 
-    if (inode) { /* what rests on nothing was listed a moment ago, and is trusted for as long as that */
+    if (inode) {
         pthread_mutex_lock(&fs->inodes.lock);
-        ours = !inode->rests_on || inode->rests_on == resource;
+        rests = inode->rests_on == resource;
+        listed = !inode->rests_on && inode->listed;
         pthread_mutex_unlock(&fs->inodes.lock);
     }
-    if (ours) {
+    /* What a listing had a moment ago is trusted; the outcome of what we do to it ourselves decides, though. */
+    if (rests || (listed && !own_is_under_way(&fs->own, dir, name))) {
         enum verdict verdict = compare(fs, inode, found);
 
         if (verdict == CHANGED) /* since that snapshot an operation of ours may have made it another */

@@ -135,6 +135,13 @@ void inode_rest_on(struct inode_table *table, struct inode *inode, struct consul
     consul_resource_unref(old);
 }
 
+void inode_set_listed(struct inode_table *table, struct inode *inode)
+{
+    pthread_mutex_lock(&table->lock);
+    inode->listed = true;
+    pthread_mutex_unlock(&table->lock);
+}
+
 int inode_resting_on(struct inode_table *table, struct consul_resource *resource, struct inode ***ret_inodes,
                      size_t *ret_n)
 {

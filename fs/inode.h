@@ -65,6 +65,7 @@ struct inode {
     bool sounded : 1;     /* a directory: whether somebody holds it was found out once; see interest.h */
     bool unjudged : 1;    /* a change was told while storing: it is to be looked at again when that is done */
     bool appending : 1;   /* an operation appends */
+    bool listed : 1; /* the kernel trusts its name for a moment, since a listing had it, though it rests on nothing */
     bool pages_stale : 1; /* our own write changed it since the kernel may have cached its pages */
     char own_name[];      /* what `name` points to until a rename */
 };
@@ -184,6 +185,8 @@ bool inode_is_below(struct inode_table *table, const struct inode *inode, const 
 
 /* Binds the inode to the resource whose watch keeps its entry true; NULL: to none. */
 void inode_rest_on(struct inode_table *table, struct inode *inode, struct consul_resource *resource);
+/* Its name was given to the kernel for a moment, without resting on anything. */
+void inode_set_listed(struct inode_table *table, struct inode *inode);
 /* All inodes that rest on the resource, counted; the caller frees the array and its references. */
 int inode_resting_on(struct inode_table *table, struct consul_resource *resource, struct inode ***ret_inodes,
                      size_t *ret_n);

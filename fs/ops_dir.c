@@ -350,6 +350,8 @@ static bool add_listed(struct chunk *chunk, struct listed *listed, double timeou
         inode = inode_of_found(op, listed->name, found);
         if (inode && binding)
             inode_rest_on(table, inode, binding);
+        else if (inode && timeout > 0)
+            inode_set_listed(table, inode);
     }
     fits = add_name(chunk, listed->name, found, inode, timeout, next);
     if (inode && fits) {
