@@ -89,14 +89,9 @@ void handle_set_content(struct handle *handle, struct content *content)
     content_unref(old);
 }
 
-bool handle_has_version(struct handle *handle, uint64_t version)
+bool handle_has_version(const struct handle *handle, uint64_t version)
 {
-    bool has;
-
-    pthread_mutex_lock(&handle->lock);
-    has = handle->content && content_version(handle->content) == version;
-    pthread_mutex_unlock(&handle->lock);
-    return has;
+    return handle->content && content_version(handle->content) == version;
 }
 
 /* handle.lock is held. What is written next is written to what is there. */
@@ -225,29 +220,38 @@ uint64_t handle_stream_size(struct fs *fs, const struct inode *inode, pid_t pid)
     return size;
 }
 
-int handle_all(struct fs *fs, const struct inode *of, struct handle ***ret_handles, size_t *ret_n)
+int handle_all(struct fs *fs, handle_wanted *wanted, const void *what, struct handle ***ret_handles, size_t *ret_n)
 {
-    struct handle **handles;
-    size_t n = 0;
+    struct handle **handles = NULL;
+    size_t n = 0, cap = 0;
+    int r = 0;
 
     pthread_mutex_lock(&fs->open_lock);
-    for (const struct handle *handle = fs->handles; handle; handle = handle->next)
-        n += !of || handle->inode == of;
-    handles = malloc((n + 1) * sizeof(*handles));
-    n = 0;
-    for (struct handle *handle = fs->handles; handles && handle; handle = handle->next) {
-        if (of && handle->inode != of)
-            continue;
+    for (struct handle *handle = fs->handles; handle && r == 0; handle = handle->next) {
         pthread_mutex_lock(&handle->lock);
-        if (handle->refs > 0) { /* else it is about to be freed */
-            handle->refs++;
-            handles[n++] = handle;
+        if (handle->refs > 0 && (!wanted || wanted(handle, what))) { /* without references it is about to be freed */
+            if (n == cap) {
+                struct handle **more = realloc(handles, (cap = cap ? cap * 2 : 8) * sizeof(*more));
+
+                if (more)
+                    handles = more;
+                else
+                    r = -ENOMEM;
+            }
+            if (r == 0) {
+                handle->refs++;
+                handles[n++] = handle;
+            }
         }
         pthread_mutex_unlock(&handle->lock);
     }
     pthread_mutex_unlock(&fs->open_lock);
-    if (!handles)
-        return -ENOMEM;
+    if (r < 0) {
+        while (n > 0)
+            handle_unref(handles[--n]);
+        free(handles);
+        return r;
+    }
     *ret_handles = handles;
     *ret_n = n;
     return 0;

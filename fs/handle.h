@@ -55,7 +55,8 @@ struct handle *handle_ref(struct handle *handle);
 void handle_unref(struct handle *handle); /* NULL is fine */
 /* What is there now, if nothing newer is being written: takes a reference of its own. */
 void handle_set_content(struct handle *handle, struct content *content);
-bool handle_has_version(struct handle *handle, uint64_t version);
+/* Whether it shows that version; handle.lock is held. */
+bool handle_has_version(const struct handle *handle, uint64_t version);
 /*
  * The same process has stored another value, in place of the version `before`, through another descriptor: this one
  * goes on from there if it had that version and has nothing of its own to store.
@@ -80,8 +81,12 @@ void handle_set_stream(struct handle *handle, struct stream *stream);
  * kernel does not say through which descriptor somebody asks for a file's size.
  */
 uint64_t handle_stream_size(struct fs *fs, const struct inode *inode, pid_t pid);
-/* All there are, or those of an inode, each counted; the caller frees the array and its references. */
-int handle_all(struct fs *fs, const struct inode *of, struct handle ***ret_handles, size_t *ret_n);
+/*
+ * All there are, or those that are wanted, each counted; the caller frees the array and its references. `wanted` is
+ * called with fs.open_lock and the handle's lock held. -ENOMEM.
+ */
+typedef bool handle_wanted(const struct handle *handle, const void *what);
+int handle_all(struct fs *fs, handle_wanted *wanted, const void *what, struct handle ***ret_handles, size_t *ret_n);
 /* Frees those that the kernel did not release before the mount ended. No other thread may be left. */
 void handle_free_all(struct fs *fs);
 

@@ -67,13 +67,14 @@ static struct inode *find_kv(struct fs *fs, const char *datacenter)
     return step(fs, at, kind_kv.name);
 }
 
-struct inode *kv_directory_of(struct fs *fs, const struct consul_resource *resource)
+/* From kv/, which is given back, to the directory of a prefix: "" or the beginning of a key up to a slash. */
+static struct inode *walk_down(struct fs *fs, struct inode *kv, const char *prefix, size_t prefix_len)
 {
-    const char *prefix = consul_resource_kv_prefix(resource);
-    struct inode *at = find_kv(fs, consul_resource_kv_datacenter(resource));
+    const char *end = prefix + prefix_len;
+    struct inode *at = kv;
     char name[NAME_SIZE];
 
-    while (at && *prefix) {
+    while (at && prefix < end) {
         size_t len = strcspn(prefix, "/");
 
         if (name_kv_encode(prefix, len, name) < 0) {
@@ -81,9 +82,16 @@ struct inode *kv_directory_of(struct fs *fs, const struct consul_resource *resou
             return NULL;
         }
         at = step(fs, at, name);
-        prefix += len + (prefix[len] == '/');
+        prefix += len + 1;
     }
     return at;
+}
+
+struct inode *kv_directory_of(struct fs *fs, const struct consul_resource *resource)
+{
+    const char *prefix = consul_resource_kv_prefix(resource);
+
+    return walk_down(fs, find_kv(fs, consul_resource_kv_datacenter(resource)), prefix, strlen(prefix));
 }
 
 /* ---- one key, wherever it is ---------------------------------------------------------------------------------------
@@ -92,24 +100,17 @@ struct inode *kv_directory_of(struct fs *fs, const struct consul_resource *resou
 /* Takes kv. */
 static void tell_key(struct fs *fs, struct inode *kv, const char *key)
 {
-    struct inode *dir = kv;
-    bool is_last = false;
+    const char *slash = strrchr(key, '/'), *last = slash ? slash + 1 : key;
+    struct inode *at = walk_down(fs, kv, key, (size_t)(last - key));
     char name[NAME_SIZE];
 
-    while (dir && S_ISDIR(dir->kind->mode) && !is_last) {
-        size_t len = strcspn(key, "/");
-
-        if (name_kv_encode(key, len, name) < 0)
-            break;
-        is_last = !key[len];
-        if (is_last)
-            notify_name(fs, dir, name);
-        dir = step(fs, dir, name);
-        key += len + !is_last;
+    if (at && S_ISDIR(at->kind->mode) && name_kv_encode(last, strlen(last), name) == 0) {
+        notify_name(fs, at, name);
+        at = step(fs, at, name);
+        if (at && S_ISDIR(at->kind->mode))
+            notify_name(fs, at, NAME_KV_VALUE);
     }
-    if (dir && S_ISDIR(dir->kind->mode) && is_last)
-        notify_name(fs, dir, NAME_KV_VALUE);
-    inode_unref(&fs->inodes, dir);
+    inode_unref(&fs->inodes, at);
 }
 
 void kv_tell_others(struct op *op, struct inode *dir, const char *name)

@@ -345,7 +345,7 @@ void kv_moved(struct op *op)
 
     follow_name(op, op->inode, op->name);
     follow_name(op, op->new_parent, op->new_name);
-    if (handle_all(op->fs, NULL, &handles, &n) < 0)
+    if (handle_all(op->fs, NULL, NULL, &handles, &n) < 0)
         return;
     for (size_t i = 0; i < n; i++) {
         follow(op, handles[i]->inode, handles[i]);

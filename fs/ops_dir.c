@@ -467,7 +467,7 @@ static size_t all_open(struct op *op, const struct kind *kind, struct inode *dir
 {
     size_t n, kept = 0;
 
-    if (!kind || !kind->stands_at || handle_all(op->fs, NULL, ret_handles, &n) < 0) {
+    if (!kind || !kind->stands_at || handle_all(op->fs, NULL, NULL, ret_handles, &n) < 0) {
         *ret_handles = NULL;
         return 0;
     }

@@ -356,30 +356,33 @@ static void set_content(struct fs *fs, struct inode *inode, struct content *cont
     notify_pollers(fs, inode);
 }
 
-/* Whether the handle is of the file that was stored. Its inode may be another: since it was opened the name had others.
- */
-static bool is_of_stored(struct op *op, struct handle *handle)
+/* Another of the file that was stored, or maybe: its inode may differ, since it was opened the name had others. */
+static bool may_be_of_stored(const struct handle *handle, const void *what)
 {
-    struct inode *inode = handle->inode;
+    const struct op *op = what;
 
+    return handle != op->handle && handle_writes(handle) &&
+           (handle->inode == op->handle->inode || handle_has_version(handle, op->before));
+}
+
+static bool is_of_stored(struct op *op, struct inode *inode)
+{
     if (inode == op->handle->inode)
         return true;
-    return inode->kind->stands_at && op->new_parent && handle_has_version(handle, op->before) &&
-           !is_unlinked(&op->fs->inodes, inode) && inode->kind->stands_at(op, inode, op->new_parent, op->new_name);
+    return inode->kind->stands_at && op->new_parent && !is_unlinked(&op->fs->inodes, inode) &&
+           inode->kind->stands_at(op, inode, op->new_parent, op->new_name);
 }
 
 /* A process that has the file open twice sees in one descriptor what it wrote through the other, as on any disk. */
 static void tell_own_handles(struct op *op, struct content *content)
 {
-    const struct handle *by = op->handle;
     struct handle **handles;
     size_t n;
 
-    if (!content || handle_all(op->fs, NULL, &handles, &n) < 0)
+    if (!content || handle_all(op->fs, may_be_of_stored, op, &handles, &n) < 0)
         return;
     for (size_t i = 0; i < n; i++) {
-        if (handles[i] != by && handle_writes(handles[i]) && is_of_stored(op, handles[i]) &&
-            process_is_same(handles[i]->pid, by->pid))
+        if (is_of_stored(op, handles[i]->inode) && process_is_same(handles[i]->pid, op->handle->pid))
             handle_see(handles[i], op->before, content);
         handle_unref(handles[i]);
     }

@@ -65,6 +65,13 @@ void on_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
     reply_value(req, names, len, size);
 }
 
+static bool has_what_was(const struct handle *handle, const void *what)
+{
+    const struct op *op = what;
+
+    return handle->inode == op->inode && handle_has_version(handle, op->before);
+}
+
 /*
  * The inode has it now, and who writes to the version before goes on from there: the value is the same. What the inode
  * had does not tell which that was: its watch may have brought it what was stored, before the answer came to us.
@@ -79,10 +86,9 @@ static void take_stored(struct op *op)
     if (!content)
         return;
     inode_set_version(table, op->inode, content);
-    if (handle_all(op->fs, op->inode, &handles, &n) == 0) {
+    if (handle_all(op->fs, has_what_was, op, &handles, &n) == 0) {
         for (size_t i = 0; i < n; i++) {
-            if (handle_has_version(handles[i], op->before))
-                handle_set_content(handles[i], content);
+            handle_set_content(handles[i], content);
             handle_unref(handles[i]);
         }
         free(handles);
