@@ -125,6 +125,7 @@ void inode_rest_on(struct inode_table *table, struct inode *inode, struct consul
             struct inode *head = *consul_resource_user(resource);
 
             inode->rests_on = resource;
+            inode->listed = false;
             inode->rest_next = head;
             if (head)
                 head->rest_prev = inode;
@@ -634,8 +635,10 @@ static void put_left(struct inode_table *table, struct left *left)
     free(left->inodes);
 }
 
-/* table.lock is held, and the caller holds the new parent. */
-static int put_at(struct inode *inode, struct inode *parent, const char *name, struct left *left)
+/* table.lock is held, and the caller holds the new parent. What stood for its name no longer does, wherever that was.
+ */
+static int put_at(struct inode_table *table, struct inode *inode, struct inode *parent, const char *name,
+                  struct left *left)
 {
     struct inode **more = realloc(left->inodes, (left->n + 1) * sizeof(*more));
     char *copy = strdup(name);
@@ -646,6 +649,7 @@ static int put_at(struct inode *inode, struct inode *parent, const char *name, s
         free(copy);
         return -ENOMEM;
     }
+    detach(table, inode);
     more[left->n++] = inode->parent;
     free_name(inode, inode->name);
     inode->name = copy;
@@ -658,18 +662,16 @@ int inode_move(struct inode_table *table, struct inode *inode, struct inode *par
 {
     struct left left = {0};
     struct inode *replaced;
-    bool was_current;
     int r;
 
     pthread_mutex_lock(&table->lock);
-    replaced = find(table, parent, name);
-    was_current = inode->current;
-    detach(table, inode);
-    r = put_at(inode, parent, name, &left);
-    if (r == 0 && replaced)
-        detach(table, replaced);
-    if (r == 0 || was_current)
+    r = put_at(table, inode, parent, name, &left);
+    if (r == 0) {
+        replaced = find(table, parent, name);
+        if (replaced)
+            detach(table, replaced);
         attach(table, inode);
+    }
     pthread_mutex_unlock(&table->lock);
     put_left(table, &left);
     return r;
@@ -715,7 +717,7 @@ bool inode_exchange(struct inode_table *table, const struct inode_place *a, cons
         if (!from_here && !stands_at(inode, b))
             continue;
         both &= inode == here || inode == there || inode->nlookup == 0;
-        if (goes_along(inode, from_here ? a : b) && put_at(inode, to->parent, to->name, &left) == 0)
+        if (goes_along(inode, from_here ? a : b) && put_at(table, inode, to->parent, to->name, &left) == 0)
             continue;
         both &= inode->nlookup == 0;
         if (inode == here)
@@ -732,17 +734,19 @@ bool inode_exchange(struct inode_table *table, const struct inode_place *a, cons
     return both;
 }
 
-bool inode_move_detached(struct inode_table *table, const struct inode_place *from, struct inode *new_parent,
-                         const char *new_name)
+bool inode_move_older(struct inode_table *table, const struct inode_place *from, struct inode *new_parent,
+                      const char *new_name)
 {
     struct left left = {0};
+    const struct inode *here;
     bool any = false;
 
     pthread_mutex_lock(&table->lock);
+    here = find(table, from->parent, from->name);
     for (struct inode *inode = table->all; inode; inode = inode->next) {
-        if (inode->current || !goes_along(inode, from))
+        if (inode == here || !goes_along(inode, from))
             continue;
-        if (put_at(inode, new_parent, new_name, &left) < 0)
+        if (put_at(table, inode, new_parent, new_name, &left) < 0)
             break;
         any |= inode->nlookup > 0;
     }
@@ -756,10 +760,8 @@ void inode_settle(struct inode_table *table, struct inode *inode, struct inode *
     struct left left = {0};
 
     pthread_mutex_lock(&table->lock);
-    if (!inode->unlinked && inode != find(table, parent, name)) {
-        detach(table, inode); /* it may be the one that stands for its name in an older version of the directory */
-        (void)put_at(inode, parent, name, &left);
-    }
+    if (!inode->unlinked && inode != find(table, parent, name))
+        (void)put_at(table, inode, parent, name, &left);
     pthread_mutex_unlock(&table->lock);
     put_left(table, &left);
 }

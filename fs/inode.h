@@ -146,10 +146,10 @@ struct inode_place {
  */
 bool inode_exchange(struct inode_table *table, const struct inode_place *a, const struct inode_place *b);
 /*
- * Older versions that stood at a place, and what the kernel still has of them, go along with a rename. True if there
- * were any.
+ * What stood at a place besides the inode that its name stands for there now (older versions, and what older versions
+ * of the directory have there) goes along with a rename. True if the kernel has any.
  */
-bool inode_move_detached(struct inode_table *table, const struct inode_place *from, struct inode *new_parent,
+bool inode_move_older(struct inode_table *table, const struct inode_place *from, struct inode *new_parent,
                          const char *new_name);
 /* An older version of what stands there now, which it is known to be, counts as standing there, too. */
 void inode_settle(struct inode_table *table, struct inode *inode, struct inode *parent, const char *name);

@@ -753,7 +753,7 @@ static int moved(struct op *op)
         r = inode_move(table, inode, op->new_parent, op->new_name);
     }
     content_unref(content);
-    if (inode_move_detached(table, &from, op->new_parent, op->new_name) || !inode)
+    if (inode_move_older(table, &from, op->new_parent, op->new_name) || !inode)
         notify_name(op->fs, op->new_parent, op->new_name);
     return r;
 }

@@ -601,7 +601,7 @@ static void test_move_a_directory(void **state)
 #define FILE_AT(dir, child) ((struct inode_place){.parent = (dir), .name = (child), .only = &file_kind})
 #define DIR_AT(dir, child) ((struct inode_place){.parent = (dir), .name = (child)})
 
-static void test_move_detached(void **state)
+static void test_move_older(void **state)
 {
     struct fixture *f = *state;
     struct inode *from = get_dir(f, f->kv, "from"), *to = get_dir(f, f->kv, "to");
@@ -609,14 +609,14 @@ static void test_move_detached(void **state)
     struct inode *v3 = get_in(f, from, "a", 3, "3", true), *other = get_in(f, from, "b", 1, "1", true);
 
     inode_detach(&f->table, other);
-    assert_false(inode_move_detached(&f->table, &FILE_AT(to, "a"), from, "z"));  /* none there */
-    assert_false(inode_move_detached(&f->table, &FILE_AT(from, "ab"), to, "z")); /* nor here */
+    assert_false(inode_move_older(&f->table, &FILE_AT(to, "a"), from, "z"));  /* none there */
+    assert_false(inode_move_older(&f->table, &FILE_AT(from, "ab"), to, "z")); /* nor here */
     assert_false(
-        inode_move_detached(&f->table, &FILE_AT(from, "b"), from, "none")); /* one that the kernel does not know */
+        inode_move_older(&f->table, &FILE_AT(from, "b"), from, "none")); /* one that the kernel does not know */
     expect_path(f, other, &kv_kind, "from/none");
 
     inode_looked_up(&f->table, v1);
-    assert_true(inode_move_detached(&f->table, &FILE_AT(from, "a"), to, "z"));
+    assert_true(inode_move_older(&f->table, &FILE_AT(from, "a"), to, "z"));
     expect_path(f, v1, &kv_kind, "to/z");
     expect_path(f, v2, &kv_kind, "to/z");
     expect_path(f, v3, &kv_kind, "from/a"); /* the present one stays */
@@ -711,6 +711,47 @@ static void test_exchange(void **state)
     inode_unref(&f->table, to);
 }
 
+/* A name may stand for an inode in an older version of the directory, too. */
+static void test_moves_in_older_directory(void **state)
+{
+    struct fixture *f = *state;
+    struct inode *older = get_dir(f, f->kv, "d"), *dir, *here, *there;
+    struct inode *a = get_in(f, older, "a", 1, "v", true), *b = get_in(f, older, "b", 2, "w", true);
+
+    inode_looked_up(&f->table, a);
+    assert_true(inode_detach(&f->table, older));
+    dir = get_dir(f, f->kv, "d");
+    here = get_in(f, dir, "a", 3, "x", true);
+    there = get_in(f, dir, "b", 4, "y", true);
+
+    assert_false(inode_exchange(&f->table, &FILE_AT(dir, "a"), &FILE_AT(dir, "b")));
+    expect_present(f, dir, "a", there);
+    expect_present(f, dir, "b", here);
+    expect_path(f, a, &kv_kind, "d/b");
+    expect_path(f, b, &kv_kind, "d/a");
+    assert_false(a->current);
+    assert_int_equal(inode_count(&f->table), 4); /* kv, d, a and b */
+
+    inode_unref(&f->table, b);
+    b = get_in(f, older, "b", 5, "z", true);
+    inode_looked_up(&f->table, b);
+    assert_true(inode_move_older(&f->table, &FILE_AT(dir, "b"), dir, "c"));
+    expect_path(f, a, &kv_kind, "d/c");
+    expect_path(f, b, &kv_kind, "d/c");
+    expect_path(f, here, &kv_kind, "d/b");
+    assert_false(b->current);
+    assert_int_equal(inode_count(&f->table), 4);
+
+    inode_forget(&f->table, a, 1);
+    inode_forget(&f->table, b, 1);
+    inode_unref(&f->table, a);
+    inode_unref(&f->table, b);
+    inode_unref(&f->table, here);
+    inode_unref(&f->table, there);
+    inode_unref(&f->table, older);
+    inode_unref(&f->table, dir);
+}
+
 /* Where a directory was, which had other keys, there is a file now: what was below it is not that file's. */
 static void test_what_was_below_stays(void **state)
 {
@@ -730,9 +771,9 @@ static void test_what_was_below_stays(void **state)
     assert_false(inode_exchange(&f->table, &FILE_AT(f->kv, "a"), &FILE_AT(f->kv, "b")));
     expect_path(f, below, &kv_kind, "a/f");
     expect_present(f, f->kv, "a", file);
-    assert_false(inode_move_detached(&f->table, &FILE_AT(f->kv, "a"), f->kv, "c"));
+    assert_false(inode_move_older(&f->table, &FILE_AT(f->kv, "a"), f->kv, "c"));
     expect_path(f, below, &kv_kind, "a/f");
-    assert_true(inode_move_detached(&f->table, &DIR_AT(f->kv, "a"), f->kv, "c"));
+    assert_true(inode_move_older(&f->table, &DIR_AT(f->kv, "a"), f->kv, "c"));
     expect_path(f, below, &kv_kind, "c/f");
 
     inode_forget(&f->table, dir, 1);
@@ -883,8 +924,9 @@ int main(void)
         CASE(test_reindex),
         CASE(test_move),
         CASE(test_move_a_directory),
-        CASE(test_move_detached),
+        CASE(test_move_older),
         CASE(test_exchange),
+        CASE(test_moves_in_older_directory),
         CASE(test_what_was_below_stays),
         CASE(test_a_change_while_storing),
         CASE(test_resting),
