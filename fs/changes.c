@@ -116,7 +116,7 @@ static void tell_verdict(struct fs *fs, struct inode *inode, enum verdict verdic
     notify_inode(fs, inode, verdict == CHANGED);
 }
 
-static void check_inode(struct fs *fs, struct inode *inode, bool announced)
+void changes_check(struct fs *fs, struct inode *inode, bool announced)
 {
     struct content *was = inode_content(&fs->inodes, inode);
     enum verdict verdict = judge(fs, inode);
@@ -136,11 +136,11 @@ void changes_above(struct fs *fs, struct inode *dir)
         struct inode *parent, *now = NULL;
         char *name;
 
-        check_inode(fs, at, false);
+        changes_check(fs, at, false);
         if (inode_place_of(table, at, &parent, &name) == 0 && parent)
             now = inode_peek(table, parent, name);
         if (now && now != at)
-            check_inode(fs, now, false);
+            changes_check(fs, now, false);
         inode_unref(table, now);
         inode_unref(table, at);
         free(name);
@@ -192,14 +192,24 @@ static void for_each_resting(struct fs *fs, struct consul_resource *resource,
     free(inodes);
 }
 
-static void doubt(struct fs *fs, struct inode *inode, bool announced)
+void changes_doubt(struct fs *fs, struct inode *inode)
 {
-    (void)announced;
     inode_rest_on(&fs->inodes, inode, NULL);
     notify_inode(fs, inode, false);
 }
 
-void changes_unknown(struct fs *fs, struct consul_resource *resource) { for_each_resting(fs, resource, doubt, false); }
+static void doubt(struct fs *fs, struct inode *inode, bool announced)
+{
+    (void)announced;
+    changes_doubt(fs, inode);
+}
+
+void changes_unknown(struct fs *fs, struct consul_resource *resource)
+{
+    for_each_resting(fs, resource, doubt, false);
+    if (consul_resource_kv_scope(resource) == CONSUL_KV_NAMES)
+        kv_names_unknown(fs, resource);
+}
 
 /* ---- directories that a resource lists ----------------------------------------------------------------------------
  */
@@ -338,6 +348,8 @@ void changes_of(struct fs *fs, struct consul_resource *resource, struct consul_s
         kv_changes_of(fs, resource, before, after);
         return;
     }
-    for_each_resting(fs, resource, check_inode, scope == CONSUL_KV_KEY);
+    for_each_resting(fs, resource, changes_check, scope == CONSUL_KV_KEY);
+    if (before && scope == CONSUL_KV_NAMES)
+        kv_names_changed(fs, resource, before, after);
     announce_listed(fs, resource, before, after);
 }

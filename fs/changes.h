@@ -24,6 +24,17 @@ void kv_changes_of(struct fs *fs, struct consul_resource *resource, const struct
                    const struct consul_snapshot *after);
 
 /*
+ * The same for one that shows the names in a directory. A file there may rest on its key alone, which does not tell
+ * that there are keys below it by now: then it is a directory. And where nobody keeps the names up to date any more.
+ */
+void kv_names_changed(struct fs *fs, struct consul_resource *resource, const struct consul_snapshot *before,
+                      const struct consul_snapshot *after);
+void kv_names_unknown(struct fs *fs, struct consul_resource *resource);
+
+/* Looks at an inode again; or nobody knows whether its name still stands for it. */
+void changes_check(struct fs *fs, struct inode *inode, bool announced);
+void changes_doubt(struct fs *fs, struct inode *inode);
+/*
  * What `name` in `dir` stands for now is `found` (kind NULL: nothing), where it was `was`. Tells the kernel if it has
  * an inode there that rests on `resource`, and then, if `announced`, who watches the directory.
  */

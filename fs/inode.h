@@ -150,7 +150,7 @@ bool inode_exchange(struct inode_table *table, const struct inode_place *a, cons
  * of the directory have there) goes along with a rename. True if the kernel has any.
  */
 bool inode_move_older(struct inode_table *table, const struct inode_place *from, struct inode *new_parent,
-                         const char *new_name);
+                      const char *new_name);
 /* An older version of what stands there now, which it is known to be, counts as standing there, too. */
 void inode_settle(struct inode_table *table, struct inode *inode, struct inode *parent, const char *name);
 /* While a write or rename of ours is under way, its outcome decides what the inode stands for. */

@@ -3,13 +3,15 @@
  *
  * Keys that did not change share their entry between the snapshots, so one pass over both lists finds those that did.
  * For each of these the path from the prefix down is walked as far as the kernel holds it: a key that comes or goes can
- * make a directory of a file, and the other way round, at each step.
+ * make a directory of a file, and the other way round, at each step. Where a prefix is looked at in parts, what the
+ * names in a directory tell beyond it.
  */
 #include "announce.h"
 #include "changes.h"
 #include "content.h"
 #include "datacenters.h"
 #include "kv_parts.h"
+#include "log.h"
 #include "name.h"
 #include "notify.h"
 
@@ -336,4 +338,65 @@ void kv_changes_of(struct fs *fs, struct consul_resource *resource, const struct
     free(walk.key);
     free(walk.last);
     inode_unref(&fs->inodes, walk.base);
+}
+
+/* ---- the names in a directory --------------------------------------------------------------------------------------
+ */
+
+static const char *name_at(const json_t *names, size_t i) { return json_string_value(json_array_get(names, i)); }
+
+/* There is a directory of that prefix in `dir` now. */
+static void directory_came(struct fs *fs, struct inode *dir, const char *prefix)
+{
+    size_t end = strlen(prefix) - 1, begin = end;
+    char name[NAME_SIZE];
+    struct inode *inode;
+
+    while (begin > 0 && prefix[begin - 1] != '/')
+        begin--;
+    if (name_kv_encode(prefix + begin, end - begin, name) < 0)
+        return;
+    inode = inode_peek(&fs->inodes, dir, name);
+    if (inode && !S_ISDIR(inode->kind->mode))
+        changes_check(fs, inode, false);
+    inode_unref(&fs->inodes, inode);
+}
+
+void kv_names_changed(struct fs *fs, struct consul_resource *resource, const struct consul_snapshot *before,
+                      const struct consul_snapshot *after)
+{
+    struct inode *dir = kv_directory_of(fs, resource);
+    size_t i = 0;
+
+    for (size_t j = 0; dir && j < json_array_size(after->json); j++) {
+        const char *now = name_at(after->json, j), *was = NULL;
+        int c = 1;
+
+        while (now && (was = name_at(before->json, i)) && (c = strcmp(was, now)) < 0)
+            i++;
+        if (now && *now && now[strlen(now) - 1] == '/' && (!was || c != 0))
+            directory_came(fs, dir, now);
+    }
+    inode_unref(&fs->inodes, dir);
+}
+
+void kv_names_unknown(struct fs *fs, struct consul_resource *resource)
+{
+    struct inode *dir = kv_directory_of(fs, resource), **inodes = NULL;
+    size_t n = 0;
+
+    if (dir && inode_all_below(&fs->inodes, dir, &inodes, &n) < 0)
+        log_line(LOG_ERR, "out of memory: changes could not be told to the kernel");
+    for (size_t i = 0; i < n; i++) {
+        bool rests;
+
+        pthread_mutex_lock(&fs->inodes.lock);
+        rests = inodes[i]->parent == dir && inodes[i]->rests_on && !S_ISDIR(inodes[i]->kind->mode);
+        pthread_mutex_unlock(&fs->inodes.lock);
+        if (rests)
+            changes_doubt(fs, inodes[i]);
+        inode_unref(&fs->inodes, inodes[i]);
+    }
+    free(inodes);
+    inode_unref(&fs->inodes, dir);
 }

@@ -324,7 +324,7 @@ static int find_in_all(struct op *op, const char *key, const char *below, bool i
 /* No prefix above is small and quiet enough: names first, then the value. */
 static int find_uncovered(struct op *op, const char *prefix, const char *key, bool is_value, struct kv_place *ret_place)
 {
-    bool is_plain = kv_is_plain(key, strlen(key)), is_dir = false;
+    bool is_plain = kv_is_plain(key, strlen(key)), is_dir = false, names_watched;
     struct consul_snapshot *names;
     char *below;
     int r;
@@ -360,7 +360,14 @@ static int find_uncovered(struct op *op, const char *prefix, const char *key, bo
         *ret_place = (struct kv_place){.is_dir = true, .seen_ns = names->seen_ns};
         return 0;
     }
-    return ret_place->entry ? 0 : kv_find_key(op, key, ret_place);
+    if (ret_place->entry)
+        return 0;
+    /* The value is watched with its key; that it is a file, with the names (kv_names_changed()). */
+    names_watched = op->watched_all;
+    r = kv_find_key(op, key, ret_place);
+    if (r == 0 && !names_watched)
+        op->watched_all = false;
+    return r;
 }
 
 /*

@@ -166,6 +166,14 @@ void fill_entry(struct op *op, struct inode *inode, double timeout, struct fuse_
     fill_attr(op->fs, inode, op->pid, &entry->attr);
 }
 
+/* Does the resource show what is in the directory, and not what is below it? */
+static bool is_of_one_directory(const struct consul_resource *resource)
+{
+    enum consul_kv_scope scope = consul_resource_kv_scope(resource);
+
+    return scope == CONSUL_KV_NONE || scope == CONSUL_KV_NAMES;
+}
+
 double entry_timeout(struct op *op, struct inode *inode)
 {
     struct consul_resource *resource = op_rests_on(op);
@@ -175,7 +183,7 @@ double entry_timeout(struct op *op, struct inode *inode)
     if (!resource)
         return 0;
     inode_rest_on(&op->fs->inodes, inode, resource);
-    if (op->inode != inode && consul_resource_kv_scope(resource) == CONSUL_KV_NONE)
+    if (op->inode != inode && is_of_one_directory(resource))
         inode_list_by(&op->fs->inodes, op->inode, resource);
     return TIMEOUT_UNLIMITED;
 }

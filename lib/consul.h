@@ -353,8 +353,8 @@ int consul_catch_up(struct consul *client, const char *datacenter, void (*done)(
 /* Forgets every snapshot that nobody needs; ends every watch (CONSUL_WATCH_ENDED is told). */
 void consul_drop_caches(struct consul *client);
 
-/* Which keys a resource of CONSUL_KV shows; for others none. */
-enum consul_kv_scope { CONSUL_KV_NONE, CONSUL_KV_KEY, CONSUL_KV_PREFIX };
+/* What a resource below /v1/kv/ shows: one key, all of a prefix, or only the names of these. Others: none. */
+enum consul_kv_scope { CONSUL_KV_NONE, CONSUL_KV_KEY, CONSUL_KV_PREFIX, CONSUL_KV_NAMES };
 enum consul_kv_scope consul_resource_kv_scope(const struct consul_resource *resource);
 /* That key, or what the keys begin with, decoded; borrowed. NULL for a resource that shows none. */
 const char *consul_resource_kv_prefix(const struct consul_resource *resource);

@@ -227,15 +227,14 @@ const char *consul_resource_path(const struct consul_resource *resource) { retur
 
 enum consul_kv_scope consul_resource_kv_scope(const struct consul_resource *resource)
 {
-    if (resource->format != CONSUL_KV)
+    if (!resource->prefix)
         return CONSUL_KV_NONE;
+    if (resource->format != CONSUL_KV)
+        return CONSUL_KV_NAMES;
     return resource->recursive ? CONSUL_KV_PREFIX : CONSUL_KV_KEY;
 }
 
-const char *consul_resource_kv_prefix(const struct consul_resource *resource)
-{
-    return resource->format == CONSUL_KV ? resource->prefix : NULL;
-}
+const char *consul_resource_kv_prefix(const struct consul_resource *resource) { return resource->prefix; }
 
 const char *consul_resource_kv_datacenter(const struct consul_resource *resource) { return resource->datacenter; }
 

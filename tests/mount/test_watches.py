@@ -197,6 +197,21 @@ def test_the_value_of_a_directory_in_a_large_store_is_listed(mount, agent):
     wait_equal(lambda: sorted(os.listdir(mnt / "kv/d")), ["0", "1"])
 
 
+def test_a_key_of_a_large_store_becomes_a_directory(mount, agent):
+    """The key itself does not change: that there are others below it is told by the names."""
+    fill(agent, "large", 2 * SMALL)
+    agent.kv_set("d/key", b"value")
+    agent.kv_set("key", b"value")
+    mnt = mount(agent)
+    assert (mnt / "kv/key").read_bytes() == b"value"
+    wait_until(lambda: watched(mnt).get("keys") == 1, "its value is watched")
+    agent.kv_set("key/below", b"other")
+    wait_until(lambda: (mnt / "kv/key").is_dir(), "it is a directory")
+    assert sorted(os.listdir(mnt / "kv/key")) == ["%value", "below"]
+    agent.client.kv.delete("key/below")
+    wait_until(lambda: (mnt / "kv/key").is_file(), "it is a file")
+
+
 def test_a_directory_of_many_megabytes_is_listed_with_contents(mount, agent, proxy):
     for n in range(45):
         agent.kv_set(f"huge/{n}", b"x" * 200_000)
