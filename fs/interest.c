@@ -63,10 +63,11 @@ static bool shows(const struct consul_resource *resource, const struct inode *di
     return inode_is_listed_by(dir, resource);
 }
 
-/* All that is in, or below, directories that the resource shows, and these; or only directories. */
+/* All that is in, or below, directories that the resource shows (NULL: all there is), and these; or only directories.
+ */
 static void find_known(struct fs *fs, struct consul_resource *resource, bool only_dirs, struct known *known)
 {
-    bool is_prefix = consul_resource_kv_scope(resource) == CONSUL_KV_PREFIX;
+    bool is_prefix = resource && consul_resource_kv_scope(resource) == CONSUL_KV_PREFIX;
     struct inode *base = is_prefix ? kv_directory_of(fs, resource) : NULL;
 
     *known = (struct known){0};
@@ -78,7 +79,7 @@ static void find_known(struct fs *fs, struct consul_resource *resource, bool onl
 
         if ((i->nlookup == 0 && i != fs->root) || (only_dirs && !S_ISDIR(i->kind->mode)))
             continue;
-        while (above && !shows(resource, above, base))
+        while (resource && above && !shows(resource, above, base))
             above = above->parent;
         if (above && !known_add(known, i))
             break;
@@ -95,6 +96,15 @@ static void drop(struct fs *fs, const struct known *known)
         if (known->at[i].inode != fs->root)
             notify_drop(fs, known->at[i].inode);
     notify_drop(fs, NULL);
+}
+
+void interest_drop_all(struct fs *fs)
+{
+    struct known known;
+
+    find_known(fs, NULL, false, &known);
+    drop(fs, &known);
+    known_clear(fs, &known);
 }
 
 bool interest_sound(struct fs *fs, struct consul_resource *resource)

@@ -25,6 +25,9 @@ bool interest_sound(struct fs *fs, struct consul_resource *resource);
 /* Returns after how many ms to come back, with the next attempt; 0: not at all. */
 unsigned interest_revisit(struct fs *fs, struct consul_resource *resource, unsigned attempt);
 
+/* The kernel is to drop all that it caches and nobody uses. */
+void interest_drop_all(struct fs *fs);
+
 /* A directory that nothing has listed so far was looked up. Attempt 1, after a moment, and 2; as above. */
 unsigned interest_visit(struct fs *fs, struct inode *dir, unsigned attempt);
 

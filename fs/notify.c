@@ -28,6 +28,7 @@ struct job {
     struct consul_snapshot *before, *after; /* counted; before may be NULL */
     struct inode *dir;                      /* counted */
     struct op *op; /* to be run again once all before it has been told; with `dir`: what is about names in that */
+    bool drops;    /* before that the kernel is to drop all that nobody uses */
     /* Not 0: to look whether somebody holds the directory, or one that the resource shows; how often that was done. */
     unsigned attempt;
     uint64_t due_ns; /* of such a one */
@@ -229,6 +230,14 @@ int notify_wait(struct fs *fs, struct op *op)
     return -EINPROGRESS;
 }
 
+int notify_drop_all(struct fs *fs, struct op *op)
+{
+    if (!fs->notify)
+        return 0;
+    add_job(fs->notify, (struct job){.op = op, .drops = true});
+    return -EINPROGRESS;
+}
+
 int notify_wait_in(struct fs *fs, struct inode *dir, struct op *op)
 {
     struct notify *notify = fs->notify;
@@ -418,6 +427,8 @@ static void scan(struct notify *notify, struct job *job)
                                   .what = TELL_OP, .dir = inode_ref(&fs->inodes, job->dir), .name = "", .op = job->op});
     } else if (job->op) {
         wait_until_told(notify);
+        if (job->drops)
+            interest_drop_all(fs);
         op_wake(job->op);
     } else if (job->dir) {
         changes_above(fs, job->dir);

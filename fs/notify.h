@@ -68,9 +68,12 @@ void notify_wake(struct fs *fs);
  * not take it). -EINPROGRESS, or 0 when there is nothing to wait for.
  */
 int notify_wait(struct fs *fs, struct op *op);
+/* The same, when it also has dropped all that it caches and nobody uses. */
+int notify_drop_all(struct fs *fs, struct op *op);
 /*
- * The same of what concerns names in the directory and was found out by now; the scanner and the other directories'
- * tellers go on. It ends with the mount at the latest. The caller must not hold up the kernel's lock of the directory.
+ * As notify_wait(), of what concerns names in the directory and was found out by now; the scanner and the other
+ * directories' tellers go on. It ends with the mount at the latest. The caller must not hold up the kernel's lock of
+ * the directory.
  */
 int notify_wait_in(struct fs *fs, struct inode *dir, struct op *op);
 

@@ -247,7 +247,7 @@ static int drop_caches(struct op *op, struct inode *dir, const char *name, const
         return 0;
     op->stage = 1;
     consul_drop_caches(op->fs->consul);
-    return notify_wait(op->fs, op); /* who reads next is to ask Consul */
+    return notify_drop_all(op->fs, op); /* who reads next is to ask Consul */
 }
 
 #define MADE_NOW(variable, file, function)                                                                             \

@@ -63,7 +63,7 @@ void set_snapshot(struct consul_resource *resource, struct consul_snapshot *snap
 
     if (resource->snapshot) {
         cache->snapshot_bytes -= resource->snapshot->len;
-        cache->trim.freed += resource->snapshot->len;
+        trim_freed(&cache->trim, resource->snapshot->len, consul_now_ns());
     }
     consul_snapshot_unref(resource->snapshot);
     resource->snapshot = snapshot;

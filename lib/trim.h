@@ -23,7 +23,7 @@ struct trim {
     struct work work; /* while it is under way: the worker's */
 };
 
-/* An answer of so many bytes was decoded, and is let go. */
+/* An answer of so many bytes was decoded, or a snapshot of it, and is let go. */
 void trim_freed(struct trim *trim, size_t bytes, uint64_t now_ns);
 /* When it is next to be asked for; UINT64_MAX: not yet. */
 uint64_t trim_due_ns(const struct trim *trim);

@@ -6,7 +6,8 @@ import re
 import subprocess
 
 from harness.mount import BINARY
-from harness.programs import fails_with
+from harness.programs import fails_with, sh
+from harness.stats import stats
 from harness.wait import wait_until
 
 FILES = {"status", "errors", "stats", "config", "version", "drop-caches"}
@@ -107,3 +108,16 @@ def test_drop_caches(mount, agent, proxy):
     assert seen.matching(path="/v1/kv/*")
     with fails_with(errno.EINVAL):
         (mnt / ".consulfs/drop-caches").write_text("x\n")
+
+
+def test_drop_caches_leaves_nothing_that_nobody_uses(mount, agent):
+    for n in range(100):
+        agent.kv_set(f"many/{n}", b"v")
+    mnt = mount(agent, watches=0)
+    sh("ls -l kv/many", cwd=mnt.path)
+    with open(mnt / "kv/many/7", "rb") as held:
+        assert stats(mnt)["inodes.now"] > 100
+        (mnt / ".consulfs/drop-caches").write_text("1\n")
+        wait_until(lambda: stats(mnt)["inodes.now"] < 20, "the kernel forgot the others")
+        assert held.read() == b"v"
+    assert (mnt / "kv/many/8").read_bytes() == b"v"
