@@ -15,6 +15,9 @@
 
 #include <fcntl.h>
 #include <limits.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -370,6 +373,18 @@ static int mount_and_serve(struct options *options, const struct consul_config *
     return r;
 }
 
+/*
+ * Memory that was freed can be given back only where nothing that is used lies between: fewer arenas than there are
+ * threads, and their ends are cut off as they are by default, also after large answers, which raise glibc's threshold.
+ */
+static void configure_allocator(void)
+{
+#ifdef __GLIBC__
+    mallopt(M_ARENA_MAX, 4);
+    mallopt(M_TRIM_THRESHOLD, 128 * 1024);
+#endif
+}
+
 int main(int argc, char *argv[])
 {
     struct consul_config config = {0};
@@ -387,6 +402,7 @@ int main(int argc, char *argv[])
         options_clear(&options);
         return OPTIONS_EXIT_OK;
     }
+    configure_allocator();
     log_init(false, options.debug);
     signal(SIGPIPE, SIG_IGN);
     if (options.uid == OPTIONS_NO_UID)
