@@ -635,8 +635,7 @@ static void put_left(struct inode_table *table, struct left *left)
     free(left->inodes);
 }
 
-/* table.lock is held, and the caller holds the new parent. What stood for its name no longer does, wherever that was.
- */
+/* table.lock is held, and the caller holds the new parent. No name stands for the inode afterwards. */
 static int put_at(struct inode_table *table, struct inode *inode, struct inode *parent, const char *name,
                   struct left *left)
 {
@@ -810,6 +809,16 @@ static bool is_known_below(const struct inode *inode, const void *dir)
 int inode_all_below(struct inode_table *table, const struct inode *dir, struct inode ***ret_inodes, size_t *ret_n)
 {
     return collect(table, is_known_below, dir, ret_inodes, ret_n);
+}
+
+static bool is_resting_in(const struct inode *inode, const void *dir)
+{
+    return inode->parent == dir && inode->rests_on;
+}
+
+int inode_resting_in(struct inode_table *table, const struct inode *dir, struct inode ***ret_inodes, size_t *ret_n)
+{
+    return collect(table, is_resting_in, dir, ret_inodes, ret_n);
 }
 
 static void set_content(struct inode_table *table, struct inode *inode, struct content *content,

@@ -162,6 +162,8 @@ bool inode_end_storing(struct inode_table *table, struct inode *inode);
 bool inode_is_moving(struct inode *inode);
 /* All that the kernel knows below the directory, counted; the caller frees the array and its references. */
 int inode_all_below(struct inode_table *table, const struct inode *dir, struct inode ***ret_inodes, size_t *ret_n);
+/* The same of what is in the directory itself and rests on something. */
+int inode_resting_in(struct inode_table *table, const struct inode *dir, struct inode ***ret_inodes, size_t *ret_n);
 /* Our own write: the same inode has new bytes. */
 void inode_set_content(struct inode_table *table, struct inode *inode, struct content *content, uint64_t mtime_ns);
 /* The same, where the bytes were not what was changed: the modification time stays. */

@@ -345,16 +345,13 @@ void kv_changes_of(struct fs *fs, struct consul_resource *resource, const struct
 
 static const char *name_at(const json_t *names, size_t i) { return json_string_value(json_array_get(names, i)); }
 
-/* There is a directory of that prefix in `dir` now. */
-static void directory_came(struct fs *fs, struct inode *dir, const char *prefix)
+/* There is a directory of that component in `dir` now. */
+static void directory_came(struct fs *fs, struct inode *dir, const char *component, size_t len)
 {
-    size_t end = strlen(prefix) - 1, begin = end;
     char name[NAME_SIZE];
     struct inode *inode;
 
-    while (begin > 0 && prefix[begin - 1] != '/')
-        begin--;
-    if (name_kv_encode(prefix + begin, end - begin, name) < 0)
+    if (name_kv_encode(component, len, name) < 0)
         return;
     inode = inode_peek(&fs->inodes, dir, name);
     if (inode && !S_ISDIR(inode->kind->mode))
@@ -366,16 +363,17 @@ void kv_names_changed(struct fs *fs, struct consul_resource *resource, const str
                       const struct consul_snapshot *after)
 {
     struct inode *dir = kv_directory_of(fs, resource);
-    size_t i = 0;
+    size_t prefix_len = strlen(consul_resource_kv_prefix(resource)), i = 0;
 
     for (size_t j = 0; dir && j < json_array_size(after->json); j++) {
         const char *now = name_at(after->json, j), *was = NULL;
+        size_t len = now ? strlen(now) : 0;
         int c = 1;
 
         while (now && (was = name_at(before->json, i)) && (c = strcmp(was, now)) < 0)
             i++;
-        if (now && *now && now[strlen(now) - 1] == '/' && (!was || c != 0))
-            directory_came(fs, dir, now);
+        if (len > prefix_len && now[len - 1] == '/' && (!was || c != 0))
+            directory_came(fs, dir, now + prefix_len, len - 1 - prefix_len);
     }
     inode_unref(&fs->inodes, dir);
 }
@@ -385,15 +383,10 @@ void kv_names_unknown(struct fs *fs, struct consul_resource *resource)
     struct inode *dir = kv_directory_of(fs, resource), **inodes = NULL;
     size_t n = 0;
 
-    if (dir && inode_all_below(&fs->inodes, dir, &inodes, &n) < 0)
+    if (dir && inode_resting_in(&fs->inodes, dir, &inodes, &n) < 0)
         log_line(LOG_ERR, "out of memory: changes could not be told to the kernel");
     for (size_t i = 0; i < n; i++) {
-        bool rests;
-
-        pthread_mutex_lock(&fs->inodes.lock);
-        rests = inodes[i]->parent == dir && inodes[i]->rests_on && !S_ISDIR(inodes[i]->kind->mode);
-        pthread_mutex_unlock(&fs->inodes.lock);
-        if (rests)
+        if (!S_ISDIR(inodes[i]->kind->mode))
             changes_doubt(fs, inodes[i]);
         inode_unref(&fs->inodes, inodes[i]);
     }
