@@ -321,10 +321,35 @@ static int find_in_all(struct op *op, const char *key, const char *below, bool i
     return r < 0 ? r : kv_find_in_cover(snapshot, key, is_value, is_marker, ret_place);
 }
 
+/*
+ * The names around it are too many, or change too often: this one is asked for by itself. What is below the key is
+ * asked first. If there is nothing, that cannot be watched (a missing prefix wakes on every write to old servers), and
+ * the kernel is to ask again: the key's own watch does not tell that it has become a directory.
+ */
+static int find_by_itself(struct op *op, const char *key, const char *below, struct kv_place *ret_place)
+{
+    struct consul_snapshot *names;
+    int r;
+
+    op_rest_on_nothing(op);
+    r = kv_read_names(op, below, KV_LARGE, &names);
+    if (op->quiet && !op->watched_all) /* what was there once */
+        r = -EAGAIN;
+    if (r == 0 && json_array_size(names->json) > 0) {
+        *ret_place = (struct kv_place){.is_dir = true, .seen_ns = names->seen_ns};
+        return 0;
+    }
+    if (r < 0 && r != -ENOENT && r != -EACCES && r != -EAGAIN)
+        return r;
+    r = kv_find_key(op, key, ret_place);
+    op->for_a_moment = true;
+    return r;
+}
+
 /* No prefix above is small and quiet enough: names first, then the value. */
 static int find_uncovered(struct op *op, const char *prefix, const char *key, bool is_value, struct kv_place *ret_place)
 {
-    bool is_plain = kv_is_plain(key, strlen(key)), is_dir = false, names_watched;
+    bool is_plain = kv_is_plain(key, strlen(key)), names_watched;
     struct consul_snapshot *names;
     char *below;
     int r;
@@ -337,36 +362,24 @@ static int find_uncovered(struct op *op, const char *prefix, const char *key, bo
     stpcpy(stpcpy(below, key), "/");
     if (!is_plain) {
         r = find_in_all(op, key, below, is_value, ret_place);
-        free(below);
-        return r;
+        goto out;
     }
     r = read_names_by(op, prefix, OP_UNLESS_DEMOTED, KV_SMALL, &names);
-    if (r == 0) {
-        is_dir = names_have(names->json, below);
-        if (!is_dir && !names_have(names->json, key))
-            r = -ENOENT;
-    } else if (kv_try_finer(r) || r == -ENOENT) { /* a huge directory, or a restless one: ask for just this name */
-        r = kv_find_key(op, key, ret_place);
-        if (r == -ENOENT) {
-            op_rest_on_nothing(op);
-            r = kv_read_names(op, below, KV_LARGE, &names);
-            is_dir = r == 0;
-        }
-    }
-    free(below);
-    if (r < 0)
-        return r;
-    if (is_dir) {
+    if (kv_try_finer(r) || r == -ENOENT) {
+        r = find_by_itself(op, key, below, ret_place);
+    } else if (r == 0 && names_have(names->json, below)) {
         *ret_place = (struct kv_place){.is_dir = true, .seen_ns = names->seen_ns};
-        return 0;
+    } else if (r == 0 && !names_have(names->json, key)) {
+        r = -ENOENT;
+    } else if (r == 0) {
+        /* The value is watched with its key; that it is a file, with the names (kv_names_changed()). */
+        names_watched = op->watched_all;
+        r = kv_find_key(op, key, ret_place);
+        if (r == 0 && !names_watched)
+            op->watched_all = false;
     }
-    if (ret_place->entry)
-        return 0;
-    /* The value is watched with its key; that it is a file, with the names (kv_names_changed()). */
-    names_watched = op->watched_all;
-    r = kv_find_key(op, key, ret_place);
-    if (r == 0 && !names_watched)
-        op->watched_all = false;
+out:
+    free(below);
     return r;
 }
 

@@ -161,6 +161,7 @@ static void drive(struct op *op)
     op_ref(op); /* it may be run and ended by another thread before this one has come out */
     forget_snapshots(op);
     op->watched_all = true;
+    op->for_a_moment = false;
     op->stale_error = 0;
     ticket = gate_enter(&op->fs->gate);
     r = op->run(op);

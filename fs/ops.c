@@ -185,7 +185,7 @@ double entry_timeout(struct op *op, struct inode *inode)
     inode_rest_on(&op->fs->inodes, inode, resource);
     if (op->inode != inode && is_of_one_directory(resource))
         inode_list_by(&op->fs->inodes, op->inode, resource);
-    return TIMEOUT_UNLIMITED;
+    return op->for_a_moment ? TIMEOUT_MOMENT : TIMEOUT_UNLIMITED;
 }
 
 int reply_entry(struct op *op, struct inode *inode, double timeout)

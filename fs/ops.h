@@ -18,8 +18,11 @@ extern const struct fuse_lowlevel_ops consulfs_ops;
 
 /* Longer than the kernel's clock runs: as long as nobody says otherwise. */
 #define TIMEOUT_UNLIMITED 1e9
-/* A listing's entries whose resource is not watched: long enough for the stat() of each that follows. */
-#define TIMEOUT_LISTED 1.0
+/*
+ * A listing's entries whose resource is not watched, long enough for the stat() of each that follows; and what is
+ * watched only in part (op.for_a_moment).
+ */
+#define TIMEOUT_MOMENT 1.0
 
 static inline struct fs *fs_of(fuse_req_t req) { return fuse_req_userdata(req); }
 struct inode *inode_of(struct fs *fs, fuse_ino_t ino);

@@ -269,12 +269,12 @@ static double listing_timeout(const struct dir_handle *dh, struct consul_resourc
     if (dh->always)
         return TIMEOUT_UNLIMITED;
     if (!dh->rests_on)
-        return TIMEOUT_LISTED;
+        return TIMEOUT_MOMENT;
     now = consul_resource_peek(dh->rests_on, &watched);
     newest = now == dh->snapshot;
     consul_snapshot_unref(now);
     if (!watched)
-        return TIMEOUT_LISTED;
+        return TIMEOUT_MOMENT;
     if (!newest)
         return 0;
     *ret_binding = dh->rests_on;

@@ -108,9 +108,7 @@ def test_listing(mnt, agent):
 
 def test_large_directory(mnt, agent):
     names = [f"key-{n:04}" for n in range(640)]
-    for start in range(0, len(names), 64):
-        operations = [{"KV": {"Verb": "set", "Key": f"d/{name}", "Value": ""}} for name in names[start : start + 64]]
-        agent.put("/v1/txn", operations)
+    agent.kv_set_all(f"d/{name}" for name in names)
     assert sorted(os.listdir(mnt / "kv/d")) == names
 
 

@@ -212,6 +212,32 @@ def test_a_key_of_a_large_store_becomes_a_directory(mount, agent):
     wait_until(lambda: (mnt / "kv/key").is_file(), "it is a file")
 
 
+def test_a_key_of_a_directory_of_many_names(mount, agent, proxy):
+    """Its names are too many to be read for one of them."""
+    names = [f"{n:05}" + "n" * 245 for n in range(SMALL // 250)]
+    agent.kv_set_all(f"d/{name}" for name in names)
+    agent.kv_set("d/key", b"value")
+    agent.kv_set("d/both", b"value")
+    agent.kv_set("d/both/below", b"value")
+    mnt = mount(proxy)
+    assert (mnt / "kv/d/both").is_dir(), "though it is a key, too"
+    assert (mnt / "kv/d/key").read_bytes() == b"value"
+    assert fails_with(errno.ENOENT, os.stat, mnt / "kv/d/none")
+    wait_until(lambda: watched(mnt).get("keys") == 1, "its value is watched")
+    with proxy.record() as seen:
+        for _ in range(20):
+            assert (mnt / "kv/d/key").read_bytes() == b"value"
+    assert len(seen.not_blocking) <= 3, "it is asked for what is below it once a second"
+    agent.kv_set("d/key", b"new")
+    wait_equal((mnt / "kv/d/key").read_bytes, b"new")
+    agent.kv_set("d/key/below", b"other")
+    wait_until(lambda: (mnt / "kv/d/key").is_dir(), "it is a directory")
+    assert sorted(os.listdir(mnt / "kv/d/key")) == ["%value", "below"]
+    agent.client.kv.delete("d/key/below")
+    wait_until(lambda: (mnt / "kv/d/key").is_file(), "it is a file")
+    assert len(os.listdir(mnt / "kv/d")) == len(names) + 2
+
+
 def test_a_directory_of_many_megabytes_is_listed_with_contents(mount, agent, proxy):
     for n in range(45):
         agent.kv_set(f"huge/{n}", b"x" * 200_000)

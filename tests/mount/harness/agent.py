@@ -197,6 +197,12 @@ class Agent:
         value = base64.b64encode(value).decode()
         self.put("/v1/txn", [{"KV": {"Verb": "set", "Key": key, "Value": value}}])
 
+    def kv_set_all(self, keys, value=""):
+        """The same value for many keys, a transaction each 64."""
+        keys = list(keys)
+        for start in range(0, len(keys), 64):
+            self.put("/v1/txn", [{"KV": {"Verb": "set", "Key": key, "Value": value}} for key in keys[start : start + 64]])
+
     def kv_get(self, key):
         """The value; None where there is no such key."""
         entry = self.kv_entry(key)
