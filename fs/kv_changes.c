@@ -99,14 +99,34 @@ struct inode *kv_directory_of(struct fs *fs, const struct consul_resource *resou
 /* ---- one key, wherever it is ---------------------------------------------------------------------------------------
  */
 
-/* Takes kv. */
-static void tell_key(struct fs *fs, struct inode *kv, const char *key)
+/* Takes kv. The directory of the key, counted, or NULL; *ret_name is the key's name in it. */
+static struct inode *place_of_key(struct fs *fs, struct inode *kv, const char *key, char ret_name[NAME_SIZE])
 {
     const char *slash = strrchr(key, '/'), *last = slash ? slash + 1 : key;
     struct inode *at = walk_down(fs, kv, key, (size_t)(last - key));
-    char name[NAME_SIZE];
 
-    if (at && S_ISDIR(at->kind->mode) && name_kv_encode(last, strlen(last), name) == 0) {
+    if (at && S_ISDIR(at->kind->mode) && name_kv_encode(last, strlen(last), ret_name) == 0)
+        return at;
+    inode_unref(&fs->inodes, at);
+    return NULL;
+}
+
+struct inode *kv_inode_of(struct op *op, const char *key)
+{
+    char name[NAME_SIZE];
+    struct inode *dir = place_of_key(op->fs, find_kv(op->fs, op_datacenter(op)), key, name);
+    struct inode *at = step(op->fs, dir, name);
+
+    return at && S_ISDIR(at->kind->mode) ? step(op->fs, at, NAME_KV_VALUE) : at;
+}
+
+/* Takes kv. */
+static void tell_key(struct fs *fs, struct inode *kv, const char *key)
+{
+    char name[NAME_SIZE];
+    struct inode *at = place_of_key(fs, kv, key, name);
+
+    if (at) {
         notify_name(fs, at, name);
         at = step(fs, at, name);
         if (at && S_ISDIR(at->kind->mode))

@@ -134,6 +134,8 @@ int kv_list(struct op *op, struct inode *dir, struct lister *lister);
 int kv_store(struct op *op, struct inode *dir, const char *name, const char *data, size_t len);
 bool kv_vanishes(const struct op *op, const char *name);
 void kv_tell_others(struct op *op, struct inode *dir, const char *name);
+/* What stands for the key in the store that the operation is about, counted; NULL: the kernel knows nothing there. */
+struct inode *kv_inode_of(struct op *op, const char *key);
 void kv_end_turn(struct op *op);
 int kv_may_create(struct op *op, struct inode *dir, const char *name);
 int kv_create_exclusive(struct op *op, struct inode *dir, const char *name);

@@ -1,8 +1,10 @@
 /* kv/: renaming files and directories. */
 #include "kv_parts.h"
 
+#include "changes.h"
 #include "content.h"
 #include "handle.h"
+#include "log.h"
 #include "name.h"
 #include "notify.h"
 
@@ -300,9 +302,8 @@ static struct consul_kv_entry *stored_at(struct op *op, struct inode *inode)
 }
 
 /* The version that the move made is that of whoever has the same bytes: what is written next is compared with it. */
-static void follow(struct op *op, struct inode *inode, struct handle *handle)
+static void follow(struct op *op, struct inode *inode, struct consul_kv_entry *entry, struct handle *handle)
 {
-    struct consul_kv_entry *entry = stored_at(op, inode);
     struct content *content = entry ? content_of_entry(entry) : NULL, *present;
     bool same = false;
 
@@ -316,39 +317,89 @@ static void follow(struct op *op, struct inode *inode, struct handle *handle)
     if (same)
         handle_set_content(handle, content);
     present = inode_content(&op->fs->inodes, inode);
-    if (present && content_same_bytes(present, content))
-        inode_set_content(&op->fs->inodes, inode, content, content_mtime_ns(present));
+    if (present)
+        (void)inode_take_same_bytes(&op->fs->inodes, inode, inode->kind, content, content_mtime_ns(present));
     content_unref(present);
     content_unref(content);
 }
 
-static void follow_name(struct op *op, struct inode *dir, const char *name)
+/* The kernel has a file there, and what it holds is a directory's marker by now. */
+static void tell_marker(struct op *op, struct inode *dir, const char *name)
 {
-    struct inode *inode = inode_peek(&op->fs->inodes, dir, name);
-    struct content *content = NULL;
+    struct inode *inode = strcmp(name, NAME_KV_EMPTY) == 0 ? inode_peek(&op->fs->inodes, dir, name) : NULL;
+    struct content *content = inode ? inode_content(&op->fs->inodes, inode) : NULL;
 
-    if (inode) {
-        follow(op, inode, NULL);
-        content = inode_content(&op->fs->inodes, inode);
-    }
-    /* The kernel has a file there, and what it holds is a directory's marker by now. */
-    if (content && content->len == 0 && strcmp(name, NAME_KV_EMPTY) == 0)
+    if (content && content->len == 0)
         notify_name(op->fs, dir, name);
     content_unref(content);
     inode_unref(&op->fs->inodes, inode);
 }
 
+/* What keeps the inode's entry true; counted, or NULL. */
+static struct consul_resource *resting_on(struct inode_table *table, const struct inode *inode)
+{
+    struct consul_resource *resource;
+
+    pthread_mutex_lock(&table->lock);
+    resource = inode->rests_on ? consul_resource_ref(inode->rests_on) : NULL;
+    pthread_mutex_unlock(&table->lock);
+    return resource;
+}
+
+/* What told the kernel of changes where the inode was may know nothing of where it is now. */
+static void rest_anew(struct op *op, struct inode *inode)
+{
+    struct consul_resource *resource = resting_on(&op->fs->inodes, inode);
+    const char *covered = resource ? consul_resource_kv_prefix(resource) : NULL;
+    char *key = NULL;
+
+    if (covered && consul_resource_kv_scope(resource) == CONSUL_KV_PREFIX)
+        key = S_ISDIR(inode->kind->mode) ? kv_prefix_of(op, inode) : key_of_inode(op, inode);
+    if (resource && (!key || strncmp(key, covered, strlen(covered)) != 0))
+        changes_doubt(op->fs, inode);
+    free(key);
+    consul_resource_unref(resource);
+}
+
+static void all_rest_anew(struct op *op, struct inode *dir, const char *name)
+{
+    struct inode_table *table = &op->fs->inodes;
+    struct inode *inode = inode_peek(table, dir, name), **below = NULL;
+    size_t n = 0;
+
+    if (!inode)
+        return;
+    rest_anew(op, inode);
+    if (S_ISDIR(inode->kind->mode) && inode_all_below(table, inode, &below, &n) < 0)
+        log_line(LOG_ERR, "out of memory: changes could not be told to the kernel");
+    for (size_t i = 0; i < n; i++) {
+        rest_anew(op, below[i]);
+        inode_unref(table, below[i]);
+    }
+    free(below);
+    inode_unref(table, inode);
+}
+
 void kv_moved(struct op *op)
 {
     struct handle **handles;
+    struct inode *inode;
     size_t n;
 
-    follow_name(op, op->inode, op->name);
-    follow_name(op, op->new_parent, op->new_name);
+    for (size_t i = 0; i < op->stored_n; i++) {
+        inode = kv_inode_of(op, consul_kv_key(op->stored_all[i]));
+        if (inode)
+            follow(op, inode, op->stored_all[i], NULL);
+        inode_unref(&op->fs->inodes, inode);
+    }
+    tell_marker(op, op->inode, op->name);
+    tell_marker(op, op->new_parent, op->new_name);
+    all_rest_anew(op, op->inode, op->name); /* there is one in an exchange */
+    all_rest_anew(op, op->new_parent, op->new_name);
     if (handle_all(op->fs, NULL, NULL, &handles, &n) < 0)
         return;
     for (size_t i = 0; i < n; i++) {
-        follow(op, handles[i]->inode, handles[i]);
+        follow(op, handles[i]->inode, stored_at(op, handles[i]->inode), handles[i]);
         handle_unref(handles[i]);
     }
     free(handles);

@@ -531,6 +531,47 @@ def test_exchange_of_what_does_not_fit(mnt, agent):
     assert agent.kv_get("a") == b"a" * 300_000 and agent.kv_get("b") == b"b" * 300_000
 
 
+@pytest.mark.parametrize("flags", [0, EXCHANGE])
+def test_what_is_below_a_moved_directory_is_at_its_new_version(mount, agent, proxy, flags):
+    """Nobody looks it up again, and what is written next is compared with it. The watch's answer comes later."""
+    for key in ("d", "d/a", "d/deep/b", "d/deep/", "e"):
+        if key != "e" or flags:
+            agent.kv_set(key, b"marker" if key == "d/deep/" else b"value")
+    with proxy.fault(Stall(), path="/v1/kv/*", blocking=True):
+        mnt = mount(proxy)
+        names = ("%value", "a", "deep/b", "deep/%empty")
+        for name in names:
+            assert os.stat(mnt / "kv/d" / name).st_size > 0
+        rename(mnt / "kv/d", mnt / "kv/e", flags)
+        versions = [os.getxattr(mnt / "kv/e" / name, "user.consul.modify_index").decode() for name in names]
+        keys = ("e", "e/a", "e/deep/b", "e/deep/")
+        assert versions == [str(agent.kv_entry(key)["ModifyIndex"]) for key in keys]
+
+
+@pytest.mark.parametrize(
+    "old, new, flags, moved",
+    [
+        ("x/f", "y/new", 0, "y/new"),
+        ("x/f", "y/f", EXCHANGE, "y/f"),
+        ("x/d", "y/new", 0, "y/new/f"),
+        ("x/d", "y/e", EXCHANGE, "y/e/f"),
+    ],
+)
+def test_what_was_moved_follows_changes_of_its_new_place(mount, agent, old, new, flags, moved):
+    """The store is too large for one watch: the two directories have their own."""
+    for n in range(4):
+        agent.put(f"/v1/kv/large/{n}", b"x" * 500_000)
+    for key in ("x/f", "x/d/f", "x/stays", "y/f", "y/e/f", "y/stays"):
+        agent.kv_set(key, b"value")
+    mnt = mount(agent)
+    for key in ("x/f", "x/d/f", "y/f", "y/e/f"):
+        assert (mnt / "kv" / key).read_bytes() == b"value"
+    rename(mnt / "kv" / old, mnt / "kv" / new, flags)
+    assert os.stat(mnt / "kv" / moved).st_size == 5
+    agent.kv_set(moved, b"another value")
+    wait_equal(lambda: os.stat(mnt / "kv" / moved).st_size, 13)
+
+
 # What programs ask of a file
 
 
