@@ -20,13 +20,13 @@ def seed_and_steps(seed_default, default):
     return random.randrange(1 << 31) if seed == "random" else int(seed or seed_default), int(steps or default)
 
 
-def compare(agents, mount, seed, steps):
+def compare(agents, mount, seed, steps, large=False):
     seed, steps = seed_and_steps(seed, steps // (5 if sanitized() else 1))
     print(f"CONSULFS_MODEL={seed}:{steps}")
     worlds = []
 
     def new_world():
-        worlds.append(driver.World(agents, mount))
+        worlds.append(driver.World(agents, mount, large))
         return worlds[-1]
 
     replay = os.environ.get("CONSULFS_MODEL_REPLAY")
@@ -95,6 +95,11 @@ def test_one_mount(mount, agent):
 @pytest.mark.limit(36000)
 def test_two_mounts(mount, agent):
     compare([agent, agent], mount, 400, 500)
+
+
+@pytest.mark.limit(36000)
+def test_two_mounts_of_a_large_store(mount, agent):
+    compare([agent, agent], mount, 410, 80, large=True)
 
 
 @pytest.mark.limit(36000)

@@ -9,6 +9,7 @@ import ctypes
 import json
 import os
 import shutil
+import stat
 import sys
 
 FLAGS = "user.consul.flags"
@@ -58,11 +59,13 @@ def read(path):
         os.close(fd)
 
 
-def tree(root):
+def tree(root, except_for):
     seen, todo = {}, [""]
     while todo:
         path = todo.pop()
         for entry in os.scandir(os.path.join(root, path)):
+            if path + entry.name == except_for:
+                continue
             full = os.path.join(root, path + entry.name)
             if entry.is_dir():
                 seen[path + entry.name] = None
@@ -70,6 +73,15 @@ def tree(root):
             else:
                 seen[path + entry.name] = [read(full), int(os.getxattr(full, FLAGS))]
     return seen
+
+
+def size_of(path):
+    """Of a file; None of a directory; -1 of what is not there."""
+    try:
+        found = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return -1
+    return None if stat.S_ISDIR(found.st_mode) else found.st_size
 
 
 def remove_tree(path):
@@ -82,7 +94,8 @@ def remove_tree(path):
 CREATE = os.O_WRONLY | os.O_CREAT
 
 ONCE = {
-    "tree": lambda root: tree(root),
+    "tree": tree,
+    "sizes": lambda root, paths: {path: size_of(os.path.join(root, path)) for path in paths},
     "read": lambda root, path: read(joined(root, path)),
     "write": lambda root, path, data: write_all(joined(root, path), CREATE | os.O_TRUNC, data),
     "create": lambda root, path: write_all(joined(root, path), CREATE, b""),

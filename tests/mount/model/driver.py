@@ -17,11 +17,15 @@ from model.spec import EXCHANGE, NOREPLACE, Kv
 
 ACTOR = Path(__file__).with_name("actor.py")
 LONG = "x" * 255
+FILLING = "~"  # the directory of what makes a store too large for one watch
 
 # Collisions: a name that is another's beginning, that sorts between a key and what is below it, that looks like an
 # escape, that must be escaped, that no key has.
 NAMES = ["a", "a", "b", "b", "a!", "ab", "%value", "%empty", "%25x", "%2E", "50%off", "ключ", " two words ", LONG]
 BAD_NAMES = ["a%2Fb", "%bogus", "a%2Eb", LONG + "y"]
+
+# Keys that no URL names by themselves: of a large store all is read for each of them, so there it goes without.
+UNNAMED = {"%empty", "%2E", "", "."}
 
 VALUES = [b"", b"v", b"two\nlines\n", bytes(range(256)), b"z" * 512, b"z" * 4096]
 
@@ -68,11 +72,16 @@ class Actor:
 
 
 class World:
-    """Mounts of one or more agents of one datacenter, empty in the beginning, and the model."""
+    """
+    Mounts of one or more agents of one datacenter, empty in the beginning, and the model. A large store is too large to
+    be watched as a whole: it has more, which neither the model nor the operations know.
+    """
 
-    def __init__(self, agents, make_mount):
-        self.agents, self.make_mount = agents, make_mount
+    def __init__(self, agents, make_mount, large=False):
+        self.agents, self.make_mount, self.large = agents, make_mount, large
         agents[0].delete("/v1/kv/", recurse="")
+        for number in range(3 if large else 0):
+            agents[0].put(f"/v1/kv/{FILLING}/{number}", b"x" * 270_000)
         self.model = Kv()
         self.mounts = [make_mount(agent) for agent in agents]
         self.actors = [Actor(mnt / "kv") for mnt in self.mounts]
@@ -88,6 +97,7 @@ class World:
     def step(self, operation, thorough=True):
         """Not thorough: what is not needed to know what the next one will find is left out."""
         mount, name, *arguments = operation
+        paths = set(self.model.tree())
         if name == "remount":
             self._remount(mount)
         elif name.startswith("external_"):
@@ -96,6 +106,7 @@ class World:
         else:
             self._both(mount, name, arguments)
         own = not name.startswith("external_") and name != "remount"  # a new mount has done nothing itself
+        self._compare_sizes(paths, mount, own)
         if thorough or len(self.mounts) > 1 or not own:
             self._compare(mount, own)
 
@@ -144,6 +155,26 @@ class World:
 
     # Afterwards
 
+    def _compare_sizes(self, paths, mount, own):
+        """By the names that the kernel has, before a listing would bring it others: also of what is no longer there."""
+        tree = self.model.tree()
+        expected = {path: -1 for path in paths}
+        expected.update({path: None if what is None else len(what[0]) for path, what in tree.items()})
+        for number in range(len(self.actors)):
+            seen = self._sizes(number, expected)
+            if number == mount and own and any(seen[path] != expected[path] for path in tree):
+                raise Disagreement(f"stat: not at once on its own mount: {describe_sizes(expected, seen)}")
+            if seen == expected:
+                continue
+            try:
+                wait_until(lambda n=number: self._sizes(n, expected) == expected, "", timeout=15)
+            except AssertionError:
+                wrong = describe_sizes(expected, self._sizes(number, expected))
+                raise Disagreement(f"stat: mount {number} does not show what there is: {wrong}") from None
+
+    def _sizes(self, number, paths):
+        return self.actors[number]("sizes", list(paths))["ok"]
+
     def _compare(self, mount, own):
         expected = {
             path: None if what is None else [what[0].hex(), what[1]] for path, what in self.model.tree().items()
@@ -157,7 +188,7 @@ class World:
         self._compare_consul()
 
     def _tree(self, number):
-        return self.actors[number]("tree")
+        return self.actors[number]("tree", FILLING)
 
     def _own_at_once(self, expected, seen):
         """What this mount did it shows at once; only a directory that vanished with its last key takes a moment."""
@@ -191,6 +222,7 @@ class World:
         stored = {
             e["Key"]: (base64.b64decode(e["Value"] or ""), e["Flags"])
             for e in (answer.json() if answer.status_code == 200 else [])
+            if not e["Key"].startswith(FILLING + "/")
         }
         expected = {key: (entry.value, entry.flags) for key, entry in self.model.keys.items()}
         if stored != expected:
@@ -211,12 +243,18 @@ def describe(wrong, expected, seen):
     )
 
 
+def describe_sizes(expected, seen):
+    return "; ".join(f"{ascii(at)}: {seen[at]} instead of {expected[at]}" for at in sorted(seen) if seen[at] != expected[at])
+
+
 # Choosing operations
 
 
 class Chooser:
-    def __init__(self, seed, mounts):
+    def __init__(self, seed, mounts, large):
         self.random, self.mounts, self.slots = random.Random(seed), mounts, 0
+        self.names = [name for name in NAMES if not (large and name in UNNAMED)]
+        self.components = [part for part in ["a", "b", "", "a!", ".", "%x", "ключ"] if not (large and part in UNNAMED)]
 
     def path(self, model, there=0.5):
         pick = self.random
@@ -225,13 +263,13 @@ class Chooser:
             return pick.choice(sorted(paths)).split("/")
         dirs = [path for path, what in sorted(model.tree().items()) if what is None and path.count("/") < 2]
         base = pick.choice(dirs).split("/") if dirs and pick.random() < 0.6 else []
-        return base + [pick.choice(BAD_NAMES if pick.random() < 0.03 else NAMES)]
+        return base + [pick.choice(BAD_NAMES if pick.random() < 0.03 else self.names)]
 
     def key(self, model):
         pick = self.random
         if model.keys and pick.random() < 0.4:
             return pick.choice(sorted(model.keys))
-        parts = [pick.choice(["a", "b", "", "a!", ".", "%x", "ключ"]) for _ in range(pick.choice([1, 2, 2, 3]))]
+        parts = [pick.choice(self.components) for _ in range(pick.choice([1, 2, 2, 3]))]
         return "/".join(parts) or "a"
 
     def value(self):
@@ -319,7 +357,7 @@ def run(world, operations, thorough=True):
 
 
 def run_random(world, seed, steps):
-    chooser, operations = Chooser(seed, len(world.mounts)), []
+    chooser, operations = Chooser(seed, len(world.mounts), world.large), []
     for _ in range(steps):
         operations.append(chooser(world.model))
         try:
