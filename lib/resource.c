@@ -57,18 +57,26 @@ void table_remove(struct cache *cache, struct consul_resource *resource)
     cache->n--;
 }
 
-void set_snapshot(struct consul_resource *resource, struct consul_snapshot *snapshot)
+/* cache.lock is held. The reference is the caller's now. */
+static struct consul_snapshot *take_snapshot(struct consul_resource *resource)
 {
+    struct consul_snapshot *snapshot = resource->snapshot;
     struct cache *cache = resource->cache;
 
-    if (resource->snapshot) {
-        cache->snapshot_bytes -= resource->snapshot->len;
-        trim_freed(&cache->trim, resource->snapshot->len, consul_now_ns());
+    if (snapshot) {
+        cache->snapshot_bytes -= snapshot->len;
+        trim_freed(&cache->trim, snapshot->len, consul_now_ns());
     }
-    consul_snapshot_unref(resource->snapshot);
+    resource->snapshot = NULL;
+    return snapshot;
+}
+
+void set_snapshot(struct consul_resource *resource, struct consul_snapshot *snapshot)
+{
+    consul_snapshot_unref(take_snapshot(resource));
     resource->snapshot = snapshot;
     if (snapshot)
-        cache->snapshot_bytes += snapshot->len;
+        resource->cache->snapshot_bytes += snapshot->len;
 }
 
 void resource_free(struct consul_resource *resource)
@@ -213,14 +221,21 @@ struct consul_resource *consul_resource_ref(struct consul_resource *resource)
     return resource;
 }
 
-/* Only the sweep frees: a snapshot without readers is what makes the next read cheap. */
+/*
+ * Only the sweep frees a resource: a snapshot without readers is what makes the next read cheap. One that was retired,
+ * or dropped, lets its snapshot go.
+ */
 void consul_resource_unref(struct consul_resource *resource)
 {
+    struct consul_snapshot *unused = NULL;
+
     if (!resource)
         return;
     pthread_mutex_lock(&resource->cache->lock);
-    resource->refs--;
+    if (--resource->refs == 0 && resource->used_ns == 0)
+        unused = take_snapshot(resource);
     pthread_mutex_unlock(&resource->cache->lock);
+    consul_snapshot_unref(unused); /* which takes a while if it is large */
 }
 
 const char *consul_resource_path(const struct consul_resource *resource) { return resource->path; }

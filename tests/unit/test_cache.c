@@ -1716,6 +1716,26 @@ static void test_drop_caches(void **state)
     assert_int_equal(told_count(f, "/v1/1", CONSUL_WATCH_ENDED), 1);
 }
 
+static void test_what_is_retired_is_let_go_with_its_last_holder(void **state)
+{
+    struct fixture *f = *state;
+    struct consul_resource *retired, *kept;
+
+    start_client(f, 0, 0);
+    server_set(&f->server, "/v1/retired", 200, 10, "{\"v\":1}");
+    server_set(&f->server, "/v1/kept", 200, 10, "{\"v\":1}");
+    retired = get(f, "/v1/retired", CONSUL_JSON, 0);
+    kept = get(f, "/v1/kept", CONSUL_JSON, 0);
+    expect_read(f, retired, 1, CONSUL_FRESH);
+    expect_read(f, kept, 1, CONSUL_FRESH);
+    assert_int_equal(stats_of(f).snapshot_bytes, 2 * strlen("{\"v\":1}"));
+    consul_resource_retire(retired);
+    assert_int_equal(stats_of(f).snapshot_bytes, 2 * strlen("{\"v\":1}"));
+    while (f->resource_n > 0)
+        consul_resource_unref(f->resources[--f->resource_n]);
+    assert_int_equal(stats_of(f).snapshot_bytes, strlen("{\"v\":1}"));
+}
+
 /* ---- Consul goes away ---------------------------------------------------------------------------------------------
  */
 
@@ -1839,6 +1859,7 @@ int main(void)
         CASE(test_watches_are_limited),
         CASE(test_what_is_idle_goes),
         CASE(test_drop_caches),
+        CASE(test_what_is_retired_is_let_go_with_its_last_holder),
         CASE(test_stale),
         CASE(test_stale_is_never_behind_an_own_change),
     };
