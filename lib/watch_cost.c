@@ -23,9 +23,8 @@ bool watch_cost_charge(struct watch_cost *cost, uint64_t brought, uint64_t chang
         cost->wasted -= forgiven < cost->wasted ? forgiven : cost->wasted;
         cost->since_ns += elapsed_s * SECOND;
     }
-    brought += EACH_ANSWER;
-    if (changed > 0)
-        changed += EACH_ANSWER;
+    if (changed == 0)
+        brought += EACH_ANSWER;
     if (brought > changed * WORTH)
         cost->wasted += brought - changed * WORTH;
     if (cost->wasted <= FORGIVEN_AT_ONCE + brought)
