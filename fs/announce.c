@@ -362,6 +362,7 @@ static int look(struct announcer *announcer, const struct announcement *a, struc
     struct op *op = op_new(announcer->fs, NULL, a->dir, a->name, run_look);
 
     if (op) {
+        op->announces = true;
         op->state = &looking;
         op_start(op);
     }

@@ -122,6 +122,19 @@ bool interest_sound(struct fs *fs, struct consul_resource *resource)
     return any;
 }
 
+/* Between two times that a demoted one is asked. */
+static unsigned pause_of(struct consul_resource *resource)
+{
+    bool watched;
+    struct consul_snapshot *snapshot = consul_resource_peek(resource, &watched);
+    size_t ms = snapshot ? snapshot->len / INTEREST_DEMOTED_BYTES_PER_MS : 0;
+
+    consul_snapshot_unref(snapshot);
+    return ms < INTEREST_DEMOTED_FIRST_MS ? INTEREST_DEMOTED_FIRST_MS
+           : ms < INTEREST_LAST_MS        ? (unsigned)ms
+                                          : INTEREST_LAST_MS;
+}
+
 unsigned interest_revisit(struct fs *fs, struct consul_resource *resource, unsigned attempt)
 {
     unsigned pause_ms = INTEREST_MOMENT_MS;
@@ -135,11 +148,11 @@ unsigned interest_revisit(struct fs *fs, struct consul_resource *resource, unsig
         return 0;
     /* Its changes are too much to be told of each: who waits for one hears of it some seconds later. */
     if (demoted && attempt == 1)
-        return INTEREST_DEMOTED_MS;
+        return pause_of(resource);
     if (consul_resource_keep(resource))
         return 0;
     if (demoted)
-        return INTEREST_DEMOTED_MS;
+        return pause_of(resource);
     /* No watch may be free: then it is asked from time to time. */
     for (; attempt > 0 && pause_ms < INTEREST_LAST_MS; attempt--)
         pause_ms *= 2;

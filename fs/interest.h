@@ -18,7 +18,10 @@
 
 #define INTEREST_MOMENT_MS 500
 #define INTEREST_LAST_MS 60000
-#define INTEREST_DEMOTED_MS 15000
+/* What changes too often to be watched is asked as often as it takes this much of the network, once a second at most.
+ */
+#define INTEREST_DEMOTED_FIRST_MS 1000
+#define INTEREST_DEMOTED_BYTES_PER_MS 64
 
 /* The watch on the resource has ended. True: come back after a moment, with attempt 1. */
 bool interest_sound(struct fs *fs, struct consul_resource *resource);

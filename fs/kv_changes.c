@@ -26,7 +26,9 @@ struct walk {
     const char *prefix;
     size_t prefix_len;
     struct inode *base; /* counted: the directory of the prefix */
-    bool announced;
+    /* Whether watchers are told by this: if the directory is made from it; or at all if it is demoted, and just asked
+     * from time to time for them (interest.h). */
+    enum { SILENT, ANNOUNCED, ANNOUNCED_LATE } announcing;
     char *key;     /* a copy of the one that is looked at, to be cut */
     char *last;    /* the one before: what both have in common was looked at */
     size_t common; /* of key and last */
@@ -151,28 +153,53 @@ void kv_tell_others(struct op *op, struct inode *dir, const char *name)
 /* ---- who shows what ------------------------------------------------------------------------------------------------
  */
 
-static int run_is_shown_by(struct op *op)
+struct shown {
+    struct consul_resource *by; /* borrowed, for comparing; NULL: it is shown in parts */
+    bool watched;
+};
+
+static int run_shown(struct op *op)
 {
-    struct walk *walk = op->state;
+    struct shown *shown = op->state;
     struct consul_snapshot *snapshot;
+    char *prefix = kv_prefix_of(op, op->inode);
     size_t covered;
 
-    if (kv_read_cover(op, walk->prefix, &snapshot, &covered) == 0)
-        walk->announced = op->read[op->read_n - 1].resource == walk->resource;
+    if (prefix && kv_read_cover(op, prefix, &snapshot, &covered) == 0) {
+        shown->by = op->read[op->read_n - 1].resource;
+        shown->watched = op->watched_all;
+    }
+    free(prefix);
     return 0;
 }
 
 /* Two prefixes may show the same keys for a while; the coarser one is what the directory is made from. */
-static bool is_shown_by(struct walk *walk)
+static struct shown how_shown(struct fs *fs, struct inode *dir)
 {
-    struct op *op = op_new(walk->fs, NULL, walk->base, NULL, run_is_shown_by);
+    struct op *op = op_new(fs, NULL, dir, NULL, run_shown);
+    struct shown shown = {0};
 
-    walk->announced = true;
     if (op) {
-        op->state = walk;
+        op->state = &shown;
         op_start(op);
     }
-    return walk->announced;
+    return shown;
+}
+
+/* What watchers hear of the name comes from something else, and earlier. */
+static bool is_told_of(struct walk *walk, struct inode *dir, const char *name)
+{
+    struct inode_table *table = &walk->fs->inodes;
+    struct inode *inode = inode_peek(table, dir, name);
+    bool told = false;
+
+    if (inode) {
+        pthread_mutex_lock(&table->lock);
+        told = inode->rests_on && inode->rests_on != walk->resource;
+        pthread_mutex_unlock(&table->lock);
+        inode_unref(table, inode);
+    }
+    return told || how_shown(walk->fs, dir).watched;
 }
 
 /* ---- one name ------------------------------------------------------------------------------------------------------
@@ -209,7 +236,10 @@ static bool same_bytes(const struct found *a, const struct found *b)
 /* Takes the contents of both. */
 static void name_changed(struct walk *walk, struct inode *dir, const char *name, struct found *was, struct found *now)
 {
-    changes_name(walk->fs, walk->resource, dir, name, was, now, walk->announced && !same_bytes(was, now));
+    bool announced =
+        walk->announcing == ANNOUNCED || (walk->announcing == ANNOUNCED_LATE && !is_told_of(walk, dir, name));
+
+    changes_name(walk->fs, walk->resource, dir, name, was, now, announced && !same_bytes(was, now));
     content_unref(was->content);
     content_unref(now->content);
 }
@@ -343,7 +373,10 @@ void kv_changes_of(struct fs *fs, struct consul_resource *resource, const struct
     walk.base = kv_directory_of(fs, resource);
     if (!walk.base)
         return;
-    walk.announced = announcer_raises(fs) && is_shown_by(&walk);
+    if (announcer_raises(fs) && how_shown(fs, walk.base).by == resource)
+        walk.announcing = ANNOUNCED;
+    else if (announcer_raises(fs) && consul_resource_is_demoted(resource))
+        walk.announcing = ANNOUNCED_LATE;
     while (i < old->n || j < new->n) {
         const struct consul_kv_entry *a = i < old->n ? old->entries[i] : NULL;
         const struct consul_kv_entry *b = j < new->n ? new->entries[j] : NULL;

@@ -409,6 +409,20 @@ static bool may_be_hidden(struct op *op, const char *key)
     return !op->quiet && *key && kv_is_plain(key, strlen(key)) && op_may_be_hidden(op);
 }
 
+/* What is watched in no way, as it was found the last time; see interest.h. */
+static int find_as_last_seen(struct op *op, const char *prefix, const char *key, bool is_value, bool is_marker,
+                             struct kv_place *ret_place)
+{
+    struct consul_snapshot *snapshot;
+    size_t len = strlen(prefix);
+
+    op_rest_on_nothing(op);
+    for (size_t i = 0; i <= len && kv_is_plain(prefix, i); i++)
+        if ((i == 0 || prefix[i - 1] == '/') && kv_read_tree(op, prefix, i, KV_SMALL, &snapshot) == 0)
+            return kv_find_in_cover(snapshot, key, is_value, is_marker, ret_place);
+    return -EAGAIN;
+}
+
 int kv_find_place(struct op *op, struct inode *dir, const char *name, struct kv_place *ret_place)
 {
     char *prefix = kv_prefix_of(op, dir), *key = NULL;
@@ -425,6 +439,8 @@ int kv_find_place(struct op *op, struct inode *dir, const char *name, struct kv_
         r = kv_find_in_cover(snapshot, key, is_value, is_marker, &place);
     else if (r == 0 || kv_try_finer(r))
         r = find_uncovered(op, prefix, key, is_value, &place);
+    if (r == -EAGAIN && op->announces)
+        r = find_as_last_seen(op, prefix, key, is_value, is_marker, &place);
     if (r == -ENOENT && may_be_hidden(op, key))
         r = find_hidden(op, key, &place);
 out:

@@ -187,7 +187,8 @@ struct op *op_new(struct fs *fs, struct fuse_req *req, struct inode *inode, cons
     op->run = run;
     op->refs = 1;
     op->pid = ctx ? ctx->pid : 0;
-    op->quiet = !req || announcing_is(fs, op->pid);
+    op->announces = announcing_is(fs, op->pid);
+    op->quiet = !req || op->announces;
     op->began_ns = op->since_ns = consul_now_ns();
     pthread_mutex_init(&op->lock, NULL);
     atomic_fetch_add(&fs->ops, 1);

@@ -51,8 +51,9 @@ struct op {
         char *name;
     } own[2];
     unsigned own_n;
-    bool failed; /* what it does comes to nothing */
-    bool quiet;  /* asks nobody: what it reads is what is known, as without a request */
+    bool failed;    /* what it does comes to nothing */
+    bool announces; /* quiet, too: to tell watchers what there is by now, what was known some time ago will do */
+    bool quiet;     /* asks nobody: what it reads is what is known, as without a request */
 
     /* How far it got. */
     unsigned stage;

@@ -408,6 +408,31 @@ def test_what_nobody_holds_is_not_kept_up_to_date(mount, agent, proxy):
         assert not seen.matching(path="/v1/health/*")
 
 
+@pytest.mark.parametrize("reads", [False, True])
+def test_what_changes_too_often_to_be_watched(mount, agent, reads):
+    """The prefix is demoted. Nobody reads in it, but it is looked at from time to time for who watches."""
+    mnt = mount(agent)
+    with Directory(mnt, agent) as d:
+        for n in range(10):
+            d.set(f"key{n}", b"x" * 6000)
+        d.events()
+        done = 0
+        while stats(mnt)["watches.demotions"] == 0:
+            assert done < 100, "what changes all the time is watched whole"
+            done += 1
+            d.set("key0", b"%d" % done)
+            d.inotify.until("d/key0: CLOSE_WRITE")
+        for change, last, events in (
+            (lambda: d.set("new", b"1"), "CLOSE_WRITE", created("d/new")),
+            (lambda: d.set("new", b"longer"), "CLOSE_WRITE", ["d/new: MODIFY", "d/new: CLOSE_WRITE"]),
+            (lambda: d.delete("new"), "DELETE", ["d/new: DELETE"]),
+        ):
+            if reads:
+                assert (d.path / "key1").read_bytes() == b"x" * 6000
+            change()
+            assert d.inotify.until(f"d/new: {last}") == events
+
+
 # poll
 
 
