@@ -111,107 +111,6 @@ static uint32_t holders(const struct consul_resource *resource)
     return resource->refs - (resource->get ? 1 : 0) - (resource->watch ? 1 : 0);
 }
 
-/* ---- waiters -------------------------------------------------------------------------------------------------- */
-
-static void deadline_add(struct cache *cache, struct consul_waiter *waiter)
-{
-    struct consul_waiter *after = cache->latest;
-
-    /* Nearly always the last: all have the same time-out. */
-    while (after && after->deadline_ns > waiter->deadline_ns)
-        after = after->sooner;
-    waiter->sooner = after;
-    waiter->later = after ? after->later : cache->soonest;
-    if (waiter->sooner)
-        waiter->sooner->later = waiter;
-    else
-        cache->soonest = waiter;
-    if (waiter->later)
-        waiter->later->sooner = waiter;
-    else
-        cache->latest = waiter;
-}
-
-void resource_add_waiter(struct consul_resource *resource, struct consul_waiter *waiter)
-{
-    struct cache *cache = resource->cache;
-
-    waiter->resource = resource;
-    waiter->next = NULL;
-    waiter->prev = resource->last;
-    if (resource->last)
-        resource->last->next = waiter;
-    else
-        resource->first = waiter;
-    resource->last = waiter;
-    deadline_add(cache, waiter);
-    cache->waiters++;
-}
-
-static void waiter_remove(struct consul_waiter *waiter)
-{
-    struct consul_resource *resource = waiter->resource;
-    struct cache *cache = resource->cache;
-
-    if (waiter->prev)
-        waiter->prev->next = waiter->next;
-    else
-        resource->first = waiter->next;
-    if (waiter->next)
-        waiter->next->prev = waiter->prev;
-    else
-        resource->last = waiter->prev;
-    if (waiter->sooner)
-        waiter->sooner->later = waiter->later;
-    else
-        cache->soonest = waiter->later;
-    if (waiter->later)
-        waiter->later->sooner = waiter->sooner;
-    else
-        cache->latest = waiter->sooner;
-    waiter->resource = NULL;
-    waiter->prev = waiter->next = NULL;
-    cache->waiters--;
-}
-
-/* Takes all waiters off the resource and chains them through `next`. */
-static struct consul_waiter *waiters_take(struct consul_resource *resource)
-{
-    struct consul_waiter *chain = NULL;
-
-    while (resource->last) {
-        struct consul_waiter *waiter = resource->last;
-
-        waiter_remove(waiter);
-        waiter->next = chain;
-        chain = waiter;
-    }
-    return chain;
-}
-
-static void waiters_wake(struct consul_waiter *chain, int err)
-{
-    while (chain) {
-        struct consul_waiter *next = chain->next; /* a woken waiter may be gone */
-
-        chain->next = NULL;
-        chain->wake(chain, err);
-        chain = next;
-    }
-}
-
-bool cache_cancel_waiter(struct cache *cache, struct consul_waiter *waiter)
-{
-    bool queued;
-
-    pthread_mutex_lock(&cache->lock);
-    queued = waiter->resource != NULL;
-    if (queued)
-        waiter_remove(waiter);
-    pthread_mutex_unlock(&cache->lock);
-    return queued;
-}
-
 /* ---- asking the agent ------------------------------------------------------------------------------------------ */
 
 static void set_timer(struct cache *cache, uint64_t at_ns)
@@ -971,20 +870,6 @@ void cache_drop(struct cache *cache)
 /* ---- the clock -----------------------------------------------------------------------------------------------------
  */
 
-static struct consul_waiter *take_overdue(struct cache *cache, uint64_t now)
-{
-    struct consul_waiter *chain = NULL, **end = &chain;
-
-    while (cache->soonest && cache->soonest->deadline_ns <= now) {
-        struct consul_waiter *waiter = cache->soonest;
-
-        waiter_remove(waiter);
-        *end = waiter;
-        end = &waiter->next;
-    }
-    return chain;
-}
-
 /* cache.lock is held. Starts what is due; *ret_ended, counted, lost its watch. Returns when to look again. */
 static uint64_t run_timers(struct cache *cache, uint64_t now, struct consul_resource **ended, size_t max, size_t *ret_n)
 {
@@ -1101,7 +986,7 @@ uint64_t cache_tick(void *arg, uint64_t now)
 
     worker_deliver(cache->worker);
     pthread_mutex_lock(&cache->lock);
-    overdue = take_overdue(cache, now);
+    overdue = waiters_take_overdue(cache, now);
     if (cache->timer_ns && cache->timer_ns <= now)
         cache->timer_ns = run_timers(cache, now, ended, sizeof(ended) / sizeof(*ended), &n);
     if (strict_end_ns(cache) <= now)
@@ -1197,7 +1082,7 @@ void cache_cancel_waiters(struct cache *cache)
     if (cache->worker)
         worker_stop(cache->worker);
     pthread_mutex_lock(&cache->lock);
-    all = take_overdue(cache, UINT64_MAX);
+    all = waiters_take_overdue(cache, UINT64_MAX);
     pthread_mutex_unlock(&cache->lock);
     waiters_wake(all, -ECANCELED);
 }

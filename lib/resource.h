@@ -106,7 +106,15 @@ char *url_parameter(const char *path, const char *name);
 
 /* cache.c; likewise. */
 int resource_start_get(struct consul_resource *resource);
+
+/* waiters.c; likewise, save where it says something else. */
 void resource_add_waiter(struct consul_resource *resource, struct consul_waiter *waiter);
+/* Takes all waiters off the resource and chains them through `next`. */
+struct consul_waiter *waiters_take(struct consul_resource *resource);
+/* The same of those of all resources whose deadline is over. */
+struct consul_waiter *waiters_take_overdue(struct cache *cache, uint64_t now);
+/* No lock is held. */
+void waiters_wake(struct consul_waiter *chain, int err);
 
 /* own_writes.c; likewise. */
 void resource_expire(struct consul_resource *resource, uint64_t now, bool told);
