@@ -329,7 +329,7 @@ static int find_in_all(struct op *op, const char *key, const char *below, bool i
 static int find_by_itself(struct op *op, const char *key, const char *below, struct kv_place *ret_place)
 {
     struct consul_snapshot *names;
-    int r;
+    int r, denied;
 
     op_rest_on_nothing(op);
     r = kv_read_names(op, below, KV_LARGE, &names);
@@ -341,9 +341,10 @@ static int find_by_itself(struct op *op, const char *key, const char *below, str
     }
     if (r < 0 && r != -ENOENT && r != -EACCES && r != -EAGAIN)
         return r;
+    denied = r == -EACCES ? r : -ENOENT;
     r = kv_find_key(op, key, ret_place);
     op->for_a_moment = true;
-    return r;
+    return r == -ENOENT ? denied : r;
 }
 
 /* No prefix above is small and quiet enough: names first, then the value. */

@@ -98,8 +98,8 @@ struct op {
     } * read;                             /* what the present run has read */
     size_t read_n, read_cap;
     bool watched_all;
-    bool
-        for_a_moment; /* what was read can become wrong in a way that no watch tells: the kernel is to ask again soon */
+    /* What was read can become wrong in a way that no watch tells: the kernel is to ask again soon. */
+    bool for_a_moment;
     struct consul_resource *shown; /* borrowed; see op_show() */
     struct consul_snapshot *shown_as;
     int stale_error; /* not 0: this run was given what was known before Consul went away, and that is why */
