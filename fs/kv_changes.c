@@ -23,7 +23,6 @@ struct walk {
     struct fs *fs;
     struct consul_resource *resource;
     const struct consul_snapshot *before, *after;
-    const char *prefix;
     size_t prefix_len;
     struct inode *base; /* counted: the directory of the prefix */
     /* Whether watchers are told by this: if the directory is made from it; or at all if it is demoted, and just asked
@@ -368,8 +367,7 @@ void kv_changes_of(struct fs *fs, struct consul_resource *resource, const struct
     const struct consul_kv_list *old = &before->kv, *new = &after->kv;
     size_t i = 0, j = 0;
 
-    walk.prefix = consul_resource_kv_prefix(resource);
-    walk.prefix_len = strlen(walk.prefix);
+    walk.prefix_len = strlen(consul_resource_kv_prefix(resource));
     walk.base = kv_directory_of(fs, resource);
     if (!walk.base)
         return;
