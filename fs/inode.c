@@ -136,6 +136,16 @@ void inode_rest_on(struct inode_table *table, struct inode *inode, struct consul
     consul_resource_unref(old);
 }
 
+struct consul_resource *inode_rests_on(struct inode_table *table, const struct inode *inode)
+{
+    struct consul_resource *resource;
+
+    pthread_mutex_lock(&table->lock);
+    resource = inode->rests_on ? consul_resource_ref(inode->rests_on) : NULL;
+    pthread_mutex_unlock(&table->lock);
+    return resource;
+}
+
 void inode_set_listed(struct inode_table *table, struct inode *inode)
 {
     pthread_mutex_lock(&table->lock);

@@ -187,6 +187,8 @@ bool inode_is_below(struct inode_table *table, const struct inode *inode, const 
 
 /* Binds the inode to the resource whose watch keeps its entry true; NULL: to none. */
 void inode_rest_on(struct inode_table *table, struct inode *inode, struct consul_resource *resource);
+/* What it is bound to, counted, or NULL. */
+struct consul_resource *inode_rests_on(struct inode_table *table, const struct inode *inode);
 /* Its name was given to the kernel for a moment, without resting on anything. */
 void inode_set_listed(struct inode_table *table, struct inode *inode);
 /* All inodes that rest on the resource, counted; the caller frees the array and its references. */

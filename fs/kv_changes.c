@@ -190,14 +190,11 @@ static bool is_told_of(struct walk *walk, struct inode *dir, const char *name)
 {
     struct inode_table *table = &walk->fs->inodes;
     struct inode *inode = inode_peek(table, dir, name);
-    bool told = false;
+    struct consul_resource *resource = inode ? inode_rests_on(table, inode) : NULL;
+    bool told = resource && resource != walk->resource;
 
-    if (inode) {
-        pthread_mutex_lock(&table->lock);
-        told = inode->rests_on && inode->rests_on != walk->resource;
-        pthread_mutex_unlock(&table->lock);
-        inode_unref(table, inode);
-    }
+    consul_resource_unref(resource);
+    inode_unref(table, inode);
     return told || how_shown(walk->fs, dir).watched;
 }
 

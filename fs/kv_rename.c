@@ -335,21 +335,10 @@ static void tell_marker(struct op *op, struct inode *dir, const char *name)
     inode_unref(&op->fs->inodes, inode);
 }
 
-/* What keeps the inode's entry true; counted, or NULL. */
-static struct consul_resource *resting_on(struct inode_table *table, const struct inode *inode)
-{
-    struct consul_resource *resource;
-
-    pthread_mutex_lock(&table->lock);
-    resource = inode->rests_on ? consul_resource_ref(inode->rests_on) : NULL;
-    pthread_mutex_unlock(&table->lock);
-    return resource;
-}
-
 /* What told the kernel of changes where the inode was may know nothing of where it is now. */
 static void rest_anew(struct op *op, struct inode *inode)
 {
-    struct consul_resource *resource = resting_on(&op->fs->inodes, inode);
+    struct consul_resource *resource = inode_rests_on(&op->fs->inodes, inode);
     const char *covered = resource ? consul_resource_kv_prefix(resource) : NULL;
     char *key = NULL;
 
