@@ -6,6 +6,8 @@
  */
 #include "http.h"
 
+#include "sockets.h"
+
 #include <curl/curl.h>
 #include <errno.h>
 #include <inttypes.h>
@@ -21,6 +23,10 @@
 #define RETRY_MAX_MS 2000
 /* curl keeps this many idle easy handles for reuse: setting one up costs allocations. */
 #define EASY_POOL 16
+/* Probes that are begun before answers are looked at again. */
+#define PROBES_AT_ONCE 8
+
+static _Thread_local const struct http *serving; /* the one whose network thread this is */
 
 struct request_list {
     struct http_request *first, *last;
@@ -38,6 +44,7 @@ struct http {
     pthread_t thread;
     bool started;
     CURLM *multi;
+    struct sockets *sockets;
 
     pthread_mutex_t lock;                          /* innermost: nothing is called while it is held */
     struct request_list submitted;                 /* guarded by lock */
@@ -45,8 +52,10 @@ struct http {
 
     /* network thread only */
     struct request_list active, delayed;
+    struct request_list probes; /* to be started */
     CURL *pool[EASY_POOL];
     unsigned pool_n;
+    uint64_t curl_due_ns; /* when curl wants its time-outs looked at */
 
     atomic_uint_fast64_t requests, blocking_queries, received, sent, errors, retries;
 };
@@ -248,6 +257,12 @@ static void set_protocols(CURL *easy)
 
 static void set_agent_options(const struct http *http, CURL *easy)
 {
+    /* Newer servers close what is idle for 120 s. A request that meets such a close is sent again by curl, which for an
+     * append would be once too often. */
+    curl_easy_setopt(easy, CURLOPT_MAXAGE_CONN, 60L);
+    curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L);
+    curl_easy_setopt(easy, CURLOPT_TCP_KEEPIDLE, 30L);
+    curl_easy_setopt(easy, CURLOPT_TCP_KEEPINTVL, 10L);
     if (http->unix_socket)
         curl_easy_setopt(easy, CURLOPT_UNIX_SOCKET_PATH, http->unix_socket);
     if (http->auth) {
@@ -370,12 +385,6 @@ static void start(struct http *http, struct http_request *request)
     curl_easy_setopt(easy, CURLOPT_PATH_AS_IS, 1L);
     /* No Accept-Encoding: for 3.9 MB an agent takes twice the CPU and time to send 0.5 MB instead, which pays only on a
      * network of less than 400 Mbit/s; nearly all agents are on the same host. */
-    /* Newer servers close what is idle for 120 s. A request that meets such a close is sent again by curl, which for an
-     * append would be once too often. */
-    curl_easy_setopt(easy, CURLOPT_MAXAGE_CONN, 60L);
-    curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L);
-    curl_easy_setopt(easy, CURLOPT_TCP_KEEPIDLE, 30L);
-    curl_easy_setopt(easy, CURLOPT_TCP_KEEPINTVL, 10L);
     set_time_limits(request, easy, now);
     curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_body);
     curl_easy_setopt(easy, CURLOPT_WRITEDATA, request);
@@ -551,9 +560,9 @@ static void cancel_one(struct http *http, struct request_list *list, struct http
 
 static void cancel_marked(struct http *http, bool all)
 {
-    struct request_list *lists[] = {&http->active, &http->delayed};
+    struct request_list *lists[] = {&http->active, &http->delayed, &http->probes};
 
-    for (size_t i = 0; i < 2; i++) {
+    for (size_t i = 0; i < sizeof(lists) / sizeof(*lists); i++) {
         struct http_request *request = lists[i]->first;
 
         while (request) {
@@ -580,6 +589,17 @@ static void resume_marked(struct http *http)
     }
 }
 
+/* A few at a time: an answer to the first is not to wait until the last of hundreds is on its way. */
+static void start_probes(struct http *http)
+{
+    for (unsigned i = 0; http->probes.first && i < PROBES_AT_ONCE; i++) {
+        struct http_request *request = http->probes.first;
+
+        list_remove(&http->probes, request);
+        start(http, request);
+    }
+}
+
 /* Takes over what other threads submitted. Returns false when it is time to stop. */
 static bool take_submitted(struct http *http)
 {
@@ -600,8 +620,12 @@ static bool take_submitted(struct http *http)
         struct http_request *request = taken.first;
 
         list_remove(&taken, request);
-        start(http, request);
+        if (request->url)
+            list_add(&http->probes, request);
+        else
+            start(http, request);
     }
+    start_probes(http);
     if (resume)
         resume_marked(http);
     if (cancel || stopping)
@@ -628,16 +652,84 @@ static uint64_t start_delayed(struct http *http, uint64_t now)
     return next_ns;
 }
 
+/* curl says which sockets it waits for, and until when; it is called in curl's own functions and must not call it. */
+static int on_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *socket_arg)
+{
+    struct http *http = arg;
+    unsigned events = 0;
+
+    (void)easy, (void)socket_arg;
+    if (what == CURL_POLL_IN || what == CURL_POLL_INOUT)
+        events |= SOCKETS_IN;
+    if (what == CURL_POLL_OUT || what == CURL_POLL_INOUT)
+        events |= SOCKETS_OUT;
+    return sockets_watch(http->sockets, fd, events) < 0 ? -1 : 0;
+}
+
+static int on_timer(CURLM *multi, long timeout_ms, void *arg)
+{
+    struct http *http = arg;
+
+    (void)multi;
+    http->curl_due_ns = timeout_ms < 0 ? UINT64_MAX : consul_now_ns() + (uint64_t)timeout_ms * 1000000;
+    return 0;
+}
+
+static void on_ready(void *arg, int fd, unsigned events)
+{
+    struct http *http = arg;
+    int running, what = 0;
+
+    if (events & SOCKETS_IN)
+        what |= CURL_CSELECT_IN;
+    if (events & SOCKETS_OUT)
+        what |= CURL_CSELECT_OUT;
+    if (events & SOCKETS_ERR)
+        what |= CURL_CSELECT_ERR;
+    curl_multi_socket_action(http->multi, fd, what, &running);
+}
+
+static void look_at_timeouts(struct http *http)
+{
+    int running;
+
+    if (http->curl_due_ns > consul_now_ns())
+        return;
+    http->curl_due_ns = UINT64_MAX; /* until it says otherwise */
+    curl_multi_socket_action(http->multi, CURL_SOCKET_TIMEOUT, 0, &running);
+}
+
+static int ms_until(uint64_t then)
+{
+    uint64_t now = consul_now_ns();
+
+    if (then <= now)
+        return 0;
+    return then - now > (uint64_t)60 * 1000000000 ? 60000 : (int)((then - now) / 1000000) + 1;
+}
+
+/* Something is there to be begun, and not to be waited for. */
+static bool has_more(struct http *http)
+{
+    bool more;
+
+    pthread_mutex_lock(&http->lock);
+    more = http->submitted.first != NULL;
+    pthread_mutex_unlock(&http->lock);
+    return more || http->probes.first;
+}
+
 static void *network_thread(void *arg)
 {
     struct http *http = arg;
 
+    serving = http;
     while (take_submitted(http)) {
         uint64_t now, next, delayed;
-        int running, left, timeout_ms;
         CURLMsg *message;
+        int left;
 
-        curl_multi_perform(http->multi, &running);
+        look_at_timeouts(http);
         while ((message = curl_multi_info_read(http->multi, &left)))
             if (message->msg == CURLMSG_DONE)
                 on_curl_done(http, message->easy_handle, message->data.result);
@@ -646,37 +738,30 @@ static void *network_thread(void *arg)
         delayed = start_delayed(http, now);
         if (delayed < next)
             next = delayed;
-        now = consul_now_ns();
-        if (next <= now)
-            timeout_ms = 0;
-        else if (next - now > (uint64_t)60 * 1000000000)
-            timeout_ms = 60000;
-        else
-            timeout_ms = (int)((next - now) / 1000000) + 1;
-        curl_multi_poll(http->multi, NULL, 0, timeout_ms, NULL);
+        if (http->curl_due_ns < next)
+            next = http->curl_due_ns;
+        sockets_wait(http->sockets, has_more(http) ? 0 : ms_until(next), on_ready, http);
     }
     /* A callback of the last round may have submitted more: end these as well. */
-    for (;;) {
-        pthread_mutex_lock(&http->lock);
-        bool more = http->submitted.first != NULL;
-        pthread_mutex_unlock(&http->lock);
-        if (!more && !http->active.first && !http->delayed.first)
-            break;
+    while (has_more(http) || http->active.first || http->delayed.first)
         take_submitted(http);
-    }
     return NULL;
 }
 
-void http_wakeup(struct http *http) { curl_multi_wakeup(http->multi); }
+void http_wakeup(struct http *http) { sockets_wake(http->sockets); }
 
 void http_submit(struct http *http, struct http_request *request)
 {
+    bool wake;
+
     request->http = http;
     consul_buf_init(&request->answer, request->max_answer);
     pthread_mutex_lock(&http->lock);
+    wake = serving != http && !http->submitted.first; /* else who submitted that has woken it */
     list_add(&http->submitted, request);
     pthread_mutex_unlock(&http->lock);
-    curl_multi_wakeup(http->multi);
+    if (wake)
+        sockets_wake(http->sockets);
 }
 
 void http_resume(struct http *http, struct http_request *request)
@@ -685,7 +770,7 @@ void http_resume(struct http *http, struct http_request *request)
     request->resumed = true;
     http->resume_pending = true;
     pthread_mutex_unlock(&http->lock);
-    curl_multi_wakeup(http->multi);
+    sockets_wake(http->sockets);
 }
 
 void http_cancel(struct http *http, struct http_request *request)
@@ -694,7 +779,7 @@ void http_cancel(struct http *http, struct http_request *request)
     request->cancelled = true;
     http->cancel_pending = true;
     pthread_mutex_unlock(&http->lock);
-    curl_multi_wakeup(http->multi);
+    sockets_wake(http->sockets);
 }
 
 void http_add_stats(struct http *http, struct consul_stats *stats)
@@ -732,6 +817,7 @@ static void http_destroy(struct http *http)
         curl_easy_cleanup(http->pool[--http->pool_n]);
     if (http->multi)
         curl_multi_cleanup(http->multi);
+    sockets_free(http->sockets);
     curl_slist_free_all(http->resolve);
     free(http->base_url);
     free(http->unix_socket);
@@ -805,6 +891,14 @@ int http_new(const struct consul_config *config, unsigned connections, uint64_t 
     http->multi = curl_multi_init();
     if (!http->multi)
         goto fail;
+    r = sockets_new(&http->sockets);
+    if (r < 0)
+        goto fail;
+    http->curl_due_ns = UINT64_MAX;
+    curl_multi_setopt(http->multi, CURLMOPT_SOCKETFUNCTION, on_socket);
+    curl_multi_setopt(http->multi, CURLMOPT_SOCKETDATA, http);
+    curl_multi_setopt(http->multi, CURLMOPT_TIMERFUNCTION, on_timer);
+    curl_multi_setopt(http->multi, CURLMOPT_TIMERDATA, http);
     curl_multi_setopt(http->multi, CURLMOPT_MAX_HOST_CONNECTIONS, (long)connections);
     curl_multi_setopt(http->multi, CURLMOPT_MAXCONNECTS, (long)connections);
     *ret_http = http;
@@ -829,7 +923,7 @@ void http_stop(struct http *http)
     pthread_mutex_lock(&http->lock);
     http->stopping = true;
     pthread_mutex_unlock(&http->lock);
-    curl_multi_wakeup(http->multi);
+    sockets_wake(http->sockets);
     pthread_join(http->thread, NULL);
     http->started = false;
 }
