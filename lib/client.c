@@ -9,6 +9,7 @@
 #include "consul.h"
 #include "kv.h"
 #include "locks.h"
+#include "probe.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -63,6 +64,9 @@ int consul_new(const struct consul_config *config, const struct consul_options *
     r = locks_new(client, options, lock_waits, &client->locks);
     if (r < 0)
         goto fail;
+    r = prober_new(&client->prober);
+    if (r < 0)
+        goto fail;
     r = http_new(config, connections, tick, client, &client->http);
     if (r < 0)
         goto fail;
@@ -95,6 +99,7 @@ void consul_free(struct consul *client)
     if (client->cache && client->http)
         consul_stop(client);
     http_free(client->http);
+    prober_free(client->prober);
     locks_free(client->locks);
     cache_free(client->cache);
     free(client->datacenter);

@@ -507,7 +507,7 @@ struct consul_probe_result {
 };
 
 /*
- * Probes every target at once (at most 64 at a time). `first` is told the index of the first that answers well, at
+ * Probes every target at once (512 of all probes at a time; then they take turns). `first` is told the index of the first that answers well, at
  * that moment; `all` the results of each, when all have ended or timeout_ms is over. If none answers well only `all`
  * is called. No token is sent and no redirect followed.
  */

@@ -1,16 +1,27 @@
 /*
  * The prober: asks several targets at once which answers first. Runs on the network thread after consul_probe().
+ *
+ * Targets that never answer must not hold back one that would: all of a probe are under way together. The sum over all
+ * probes has a limit, and while that is reached they take turns.
  */
+#include "probe.h"
+
 #include "client.h"
 #include "http.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define AT_ONCE 64
+#define AT_ONCE 512 /* well below the 1,024 files that a process may have open where nobody has set another limit */
 
-struct probe;
+struct prober {
+    pthread_mutex_t lock; /* http.lock is taken inside */
+    /* guarded by lock */
+    struct probe *first, *last; /* with targets that have not had their turn */
+    size_t running;             /* targets */
+};
 
 struct target {
     struct probe *probe;
@@ -22,7 +33,10 @@ struct probe {
     struct consul *client;
     struct target *targets;
     struct consul_probe_result *results;
-    size_t n, started, ended;
+    size_t n;
+    size_t started;     /* guarded by prober.lock, as is next */
+    struct probe *next; /* of those that have more to start */
+    size_t ended;       /* network thread only, as is won */
     bool won;
     uint64_t deadline_ns;
     void (*first)(void *arg, size_t index, uint64_t ns);
@@ -51,19 +65,82 @@ static bool answered_well(const struct target *target, const struct http_request
     return (request->status >= 200 && request->status < 400) || request->status == 405 || request->status == 501;
 }
 
-/* The request is the network thread's from here on. */
-static void start(struct target *target)
+int prober_new(struct prober **ret_prober)
 {
-    struct http_request *request = target->request;
+    struct prober *prober = calloc(1, sizeof(*prober));
 
-    target->request = NULL;
-    http_submit(target->probe->client->http, request);
+    if (!prober)
+        return -ENOMEM;
+    pthread_mutex_init(&prober->lock, NULL);
+    *ret_prober = prober;
+    return 0;
+}
+
+void prober_free(struct prober *prober)
+{
+    if (!prober)
+        return;
+    pthread_mutex_destroy(&prober->lock);
+    free(prober);
+}
+
+/* prober.lock is held. */
+static void wait_for_turn(struct prober *prober, struct probe *probe)
+{
+    probe->next = NULL;
+    if (prober->last)
+        prober->last->next = probe;
+    else
+        prober->first = probe;
+    prober->last = probe;
+}
+
+/* prober.lock is held. Whose turn it is, or NULL. */
+static struct target *take_turn(struct prober *prober)
+{
+    struct probe *probe = prober->first;
+    struct target *target;
+
+    if (!probe || prober->running == AT_ONCE)
+        return NULL;
+    prober->first = probe->next;
+    if (!prober->first)
+        prober->last = NULL;
+    target = &probe->targets[probe->started++];
+    if (probe->started < probe->n)
+        wait_for_turn(prober, probe);
+    prober->running++;
+    return target;
+}
+
+/* The last submission may end a probe on the network thread: it is not touched afterwards. */
+static void start_all(struct consul *client)
+{
+    struct prober *prober = client->prober;
+    struct target *target;
+
+    pthread_mutex_lock(&prober->lock);
+    while ((target = take_turn(prober))) {
+        struct http_request *request = target->request;
+
+        target->request = NULL;
+        http_submit(client->http, request);
+    }
+    pthread_mutex_unlock(&prober->lock);
+}
+
+static void end_one(struct prober *prober)
+{
+    pthread_mutex_lock(&prober->lock);
+    prober->running--;
+    pthread_mutex_unlock(&prober->lock);
 }
 
 static void on_probe(struct http_request *request)
 {
     struct target *target = request->arg;
     struct probe *probe = target->probe;
+    struct consul *client = probe->client;
     size_t index = (size_t)(target - probe->targets);
     struct consul_probe_result *result = &probe->results[index];
 
@@ -79,13 +156,12 @@ static void on_probe(struct http_request *request)
         result->err = request->net == CONSUL_NET_OK ? -EIO : http_errno(request);
     }
     http_request_free(request);
-    probe->ended++;
-    if (probe->started < probe->n) {
-        start(&probe->targets[probe->started++]);
-    } else if (probe->ended == probe->n) {
+    end_one(client->prober);
+    if (++probe->ended == probe->n) {
         probe->all(probe->arg, probe->results, probe->n);
         probe_free(probe);
     }
+    start_all(client);
 }
 
 static char *url_of(const struct consul_probe_target *target)
@@ -125,7 +201,6 @@ int consul_probe(struct consul *client, const struct consul_probe_target *target
                  void (*all)(void *arg, const struct consul_probe_result *results, size_t n), void *arg)
 {
     struct probe *probe = calloc(1, sizeof(*probe));
-    size_t at_once = n < AT_ONCE ? n : AT_ONCE;
 
     if (!probe)
         return -ENOMEM;
@@ -145,10 +220,10 @@ int consul_probe(struct consul *client, const struct consul_probe_target *target
         if (prepare(&probe->targets[i], &targets[i]) < 0)
             goto fail;
     }
-    /* The last submission may end the probe on the network thread: it is not touched afterwards. */
-    probe->started = at_once;
-    for (size_t i = 0; i < at_once; i++)
-        start(&probe->targets[i]);
+    pthread_mutex_lock(&client->prober->lock);
+    wait_for_turn(client->prober, probe);
+    pthread_mutex_unlock(&client->prober->lock);
+    start_all(client);
     return 0;
 fail:
     probe_free(probe);
