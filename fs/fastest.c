@@ -384,7 +384,10 @@ int fastest_read(struct op *op, const char *service, enum fastest_form form, str
     r = reading.key ? candidates_of(reading.place.snapshot->json, local, &reading.candidates) : -ENOMEM;
     if (r == 0)
         r = give(&reading, ret_content);
-    if (r != -EINPROGRESS) /* else it may be running again by now */
+    /* Who passes is watched. The rest of the answer is a moment's, and who looks again has it measured anew in time. */
+    if (r == 0 && !reading.place.datacenter)
+        op->for_a_moment = true;
+    else if (r != -EINPROGRESS) /* then it may be running again by now */
         op->watched_all = false;
     candidates_clear(&reading.candidates);
     free(reading.place.datacenter);

@@ -24,7 +24,7 @@ void fastest_free(struct fastest *fastest);
 int fastest_exists(struct op *op, const char *service);
 
 enum fastest_form { FASTEST_LINE, FASTEST_DOCUMENT };
-/* -ENOENT when no instance passes anywhere. The result is a moment's: nothing keeps it true. */
+/* -ENOENT when no instance passes anywhere. The result is a moment's: only that its winner passes is watched. */
 int fastest_read(struct op *op, const char *service, enum fastest_form form, struct content **ret_content);
 
 #endif
