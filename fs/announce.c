@@ -172,6 +172,16 @@ static struct announcement *announcement_new(struct fs *fs, struct inode *dir, c
     return a;
 }
 
+/*
+ * announcer.lock is held. Something is there to be made, or may be made now: one sees to the first of it, or to when
+ * it is due, and has the next one woken when it begins.
+ */
+static void wake_one(struct announcer *announcer)
+{
+    if (announcer->n > 0)
+        pthread_cond_signal(&announcer->work);
+}
+
 /* Takes the announcement; NULL: there was no memory for it. */
 static void enqueue(struct announcer *announcer, struct announcement *a)
 {
@@ -187,7 +197,7 @@ static void enqueue(struct announcer *announcer, struct announcement *a)
     } else if (!announcer->stopping) {
         append(announcer, a);
         a = NULL;
-        pthread_cond_broadcast(&announcer->work);
+        wake_one(announcer);
     }
     pthread_mutex_unlock(&announcer->lock);
     if (a)
@@ -589,6 +599,7 @@ static void *announcing_thread(void *arg)
             continue;
         }
         take_out(announcer, a);
+        wake_one(announcer);
         slot->busy_in = a->dir;
         if (is_needed(announcer, a)) {
             use_turn(announcer, now);
@@ -598,7 +609,7 @@ static void *announcing_thread(void *arg)
         }
         slot->busy_in = NULL;
         inode_vacate(&announcer->fs->inodes, a->dir);
-        pthread_cond_broadcast(&announcer->work);
+        wake_one(announcer);
         pthread_mutex_unlock(&announcer->lock);
         notify_wake(announcer->fs);
         announcement_free(announcer, a);
@@ -695,8 +706,7 @@ void announcer_wake(struct fs *fs)
     if (!fs->announcer)
         return;
     pthread_mutex_lock(&fs->announcer->lock);
-    if (fs->announcer->n > 0)
-        pthread_cond_broadcast(&fs->announcer->work);
+    wake_one(fs->announcer);
     pthread_mutex_unlock(&fs->announcer->lock);
 }
 

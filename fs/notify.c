@@ -64,7 +64,9 @@ struct notify {
     size_t drop_n;
 
     pthread_mutex_t lock;
-    pthread_cond_t work;
+    pthread_cond_t to_scan; /* the scanner waits */
+    pthread_cond_t to_tell; /* tellers wait; who is woken wakes the next if there may be more (wake_teller()) */
+    pthread_cond_t told;    /* the scanner waits for tellers */
     /* guarded by lock */
     struct job *jobs, **jobs_end;
     struct job *later; /* by due_ns */
@@ -159,7 +161,7 @@ static void add_job(struct notify *notify, struct job job)
     }
     *notify->jobs_end = copy;
     notify->jobs_end = &copy->next;
-    pthread_cond_broadcast(&notify->work);
+    pthread_cond_signal(&notify->to_scan);
     pthread_mutex_unlock(&notify->lock);
 }
 
@@ -191,7 +193,7 @@ static void add_later(struct notify *notify, struct job job, unsigned after_ms)
         at = &(*at)->next;
     copy->next = *at;
     *at = copy;
-    pthread_cond_broadcast(&notify->work);
+    pthread_cond_signal(&notify->to_scan);
     pthread_mutex_unlock(&notify->lock);
 }
 
@@ -215,10 +217,17 @@ void notify_look(struct fs *fs, struct inode *dir)
         add_job(fs->notify, (struct job){.dir = inode_ref(&fs->inodes, dir)});
 }
 
+/* notify.lock is held. Something is there to be told, or may be told now: one is enough for the first of it. */
+static void wake_teller(struct notify *notify)
+{
+    if (notify->tellings)
+        pthread_cond_signal(&notify->to_tell);
+}
+
 void notify_wake(struct fs *fs)
 {
     pthread_mutex_lock(&fs->notify->lock);
-    pthread_cond_broadcast(&fs->notify->work);
+    wake_teller(fs->notify);
     pthread_mutex_unlock(&fs->notify->lock);
 }
 
@@ -278,7 +287,7 @@ static void queue_telling(struct notify *notify, struct telling telling)
     copy->dir->tellings++;
     *notify->tellings_end = copy;
     notify->tellings_end = &copy->next;
-    pthread_cond_broadcast(&notify->work);
+    wake_teller(notify);
     pthread_mutex_unlock(&notify->lock);
 }
 
@@ -386,7 +395,7 @@ static void wait_until_told(struct notify *notify)
     pthread_mutex_lock(&notify->lock);
     do {
         busy = notify->tellings || notify->telling > 0;
-    } while (busy && !notify->stopping && pthread_cond_timedwait(&notify->work, &notify->lock, &until) == 0);
+    } while (busy && !notify->stopping && pthread_cond_timedwait(&notify->told, &notify->lock, &until) == 0);
     pthread_mutex_unlock(&notify->lock);
 }
 
@@ -457,9 +466,9 @@ static struct job *take_job(struct notify *notify)
         left += (uint64_t)until.tv_nsec;
         until.tv_sec += (time_t)(left / 1000000000u);
         until.tv_nsec = (long)(left % 1000000000u);
-        pthread_cond_timedwait(&notify->work, &notify->lock, &until);
+        pthread_cond_timedwait(&notify->to_scan, &notify->lock, &until);
     } else if (!notify->stopping) {
-        pthread_cond_wait(&notify->work, &notify->lock);
+        pthread_cond_wait(&notify->to_scan, &notify->lock);
     }
     return job;
 }
@@ -606,10 +615,11 @@ static void *teller_thread(void *arg)
         struct telling *telling = NULL;
 
         while (!notify->stopping && !(telling = take_telling(notify)))
-            pthread_cond_wait(&notify->work, &notify->lock);
+            pthread_cond_wait(&notify->to_tell, &notify->lock);
         if (!telling)
             break;
         notify->telling++;
+        wake_teller(notify);
         pthread_mutex_unlock(&notify->lock);
         tell(notify, telling);
         inode_vacate(&notify->fs->inodes, telling->dir);
@@ -617,7 +627,8 @@ static void *teller_thread(void *arg)
         pthread_mutex_lock(&notify->lock);
         notify->telling--;
         telling->dir->tellings--;
-        pthread_cond_broadcast(&notify->work);
+        wake_teller(notify);
+        pthread_cond_signal(&notify->told);
         pthread_mutex_unlock(&notify->lock);
         telling_free(notify, telling);
         pthread_mutex_lock(&notify->lock);
@@ -639,7 +650,9 @@ int notify_new(struct fs *fs, struct fuse_session *session, struct notify **ret_
     notify->jobs_end = &notify->jobs;
     notify->tellings_end = &notify->tellings;
     pthread_mutex_init(&notify->lock, NULL);
-    pthread_cond_init(&notify->work, NULL);
+    pthread_cond_init(&notify->to_scan, NULL);
+    pthread_cond_init(&notify->to_tell, NULL);
+    pthread_cond_init(&notify->told, NULL);
     if (pthread_create(&notify->scanner, NULL, scanner_thread, notify) != 0) {
         free(notify);
         return -EAGAIN;
@@ -663,7 +676,9 @@ bool notify_stop(struct notify *notify)
         return true;
     pthread_mutex_lock(&notify->lock);
     notify->stopping = true;
-    pthread_cond_broadcast(&notify->work);
+    pthread_cond_broadcast(&notify->to_scan);
+    pthread_cond_broadcast(&notify->to_tell);
+    pthread_cond_broadcast(&notify->told);
     pthread_mutex_unlock(&notify->lock);
     clock_gettime(CLOCK_REALTIME, &until);
     until.tv_sec += STOP_SECONDS;
@@ -696,7 +711,9 @@ void notify_free(struct notify *notify)
     if (!notify)
         return;
     (void)notify_stop(notify);
-    pthread_cond_destroy(&notify->work);
+    pthread_cond_destroy(&notify->to_scan);
+    pthread_cond_destroy(&notify->to_tell);
+    pthread_cond_destroy(&notify->told);
     pthread_mutex_destroy(&notify->lock);
     free(notify);
 }
