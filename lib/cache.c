@@ -66,6 +66,12 @@
 #define LARGE_ANSWER (64 * 1024)
 #define NS_PER_LARGE_BYTE 50
 #define COSTS_BETWEEN_CHANGES 4
+/*
+ * While this client writes to /v1/kv, most of what a watch there tells is what it wrote itself: it has written within
+ * the last so many milliseconds, and a watch rests so long after each answer.
+ */
+#define OWN_RECENT_MS 20
+#define OWN_PAUSE_MS 4
 
 /* Takes the references to the snapshots. */
 static void tell_changed(const struct cache *cache, struct consul_resource *resource, struct consul_snapshot *before,
@@ -588,6 +594,20 @@ static bool changes_too_fast(struct consul_resource *resource, uint64_t now)
            now - before < COSTS_BETWEEN_CHANGES * fetch_cost_ns(resource);
 }
 
+/* cache.lock is held; what somebody waits for is not put off. */
+static bool tells_own(const struct consul_resource *resource, uint64_t now)
+{
+    return resource->prefix && now < resource->cache->wrote_ns + OWN_RECENT_MS * MS && is_new_enough(resource);
+}
+
+/* The next blocking query is sent so much later. */
+static void pause_watch(struct consul_resource *resource, uint64_t pause_ns)
+{
+    resource->watch_paused = true;
+    resource->refetch_ns = consul_now_ns() + pause_ns;
+    set_timer(resource->cache, resource->refetch_ns);
+}
+
 static void take_watched(struct received *received)
 {
     struct http_request *request = received->request;
@@ -649,13 +669,13 @@ static void take_watched(struct received *received)
         resource->was_demoted = true;
         cache->demotions++;
     } else if (pause_ms > 0 || (after && changes_too_fast(resource, request->done_ns))) {
-        resource->watch_paused = true;
-        resource->refetch_ns = consul_now_ns() + pause_ms * MS + fetch_cost_ns(resource);
-        set_timer(cache, resource->refetch_ns);
+        pause_watch(resource, pause_ms * MS + fetch_cost_ns(resource));
+    } else if (tells_own(resource, request->done_ns)) {
+        pause_watch(resource, OWN_PAUSE_MS * MS);
     } else if (start_blocking_query(resource) < 0) {
         ended = end_watch(resource);
     }
-    if (resource->first && !resource->get && !resource->refetch_ns)
+    if (resource->first && !resource->get && (!resource->refetch_ns || resource->watch_paused))
         woken = waiters_take(resource);
 out:
     pthread_mutex_unlock(&cache->lock);
@@ -694,17 +714,27 @@ static bool is_live(const struct consul_resource *resource, uint64_t now)
             !resource->cache->disconnected_ns);
 }
 
+/* cache.lock is held. Ends a pause of the watch. */
+static void go_on_watching(struct consul_resource *resource)
+{
+    if (!resource->watch_paused || start_blocking_query(resource) < 0)
+        return;
+    resource->refetch_ns = 0;
+}
+
 /*
- * cache.lock is held. The blocking query that is outstanding is about to bring what is waited for: an index that is
- * known to be there. A server that is not the leader may be late: then the leader is asked.
+ * cache.lock is held. A blocking query is about to bring what is waited for: an index that is known to be there. A
+ * server that is not the leader may be late: then the leader is asked.
  */
 static bool is_coming(struct consul_resource *resource, uint64_t now)
 {
     uint64_t late_ns = resource->floor_index_ns + FLOOR_PATIENCE;
 
-    if (resource->state != WATCH_LIVE || !resource->watch || !resource->snapshot ||
-        resource->sent_ns < resource->not_before_ns || resource->snapshot->index >= resource->floor_index ||
-        resource->cache->disconnected_ns)
+    if (resource->state != WATCH_LIVE || !resource->snapshot || resource->sent_ns < resource->not_before_ns ||
+        resource->snapshot->index >= resource->floor_index || resource->cache->disconnected_ns)
+        return false;
+    go_on_watching(resource);
+    if (!resource->watch)
         return false;
     if (!resource->watch_stale)
         return true;

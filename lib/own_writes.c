@@ -197,6 +197,7 @@ void cache_apply_kv(struct cache *cache, const char *datacenter, const char *key
     uint64_t now = consul_now_ns();
 
     pthread_mutex_lock(&cache->lock);
+    cache->wrote_ns = now;
     for (struct consul_resource *r = cache->all; r; r = r->next) {
         if (!resource_covers(r, datacenter, key))
             continue;

@@ -84,6 +84,7 @@ struct cache {
     unsigned watches;
     struct consul_waiter *soonest, *latest; /* by deadline */
     uint64_t timer_ns;                      /* the earliest refetch or end of a grace; a tick is due then */
+    uint64_t wrote_ns;                      /* when this client last learnt that it had written to /v1/kv */
     uint64_t swept_ns, disconnected_ns, disconnected_realtime_ns;
     uint64_t hits, misses, dropped, ended, stale_served, filtered, snapshot_bytes, waiters;
     uint64_t evicted, idle_ended, demotions, promotions;
