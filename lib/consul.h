@@ -507,9 +507,9 @@ struct consul_probe_result {
 };
 
 /*
- * Probes every target at once (512 of all probes at a time; then they take turns). `first` is told the index of the first that answers well, at
- * that moment; `all` the results of each, when all have ended or timeout_ms is over. If none answers well only `all`
- * is called. No token is sent and no redirect followed.
+ * Probes every target at once (512 of all probes at a time; then they take turns). `first` is told the index of the
+ * first that answers well, at that moment; `all` the results of each, when all have ended or timeout_ms is over. If
+ * none answers well only `all` is called. No token is sent and no redirect followed.
  */
 int consul_probe(struct consul *client, const struct consul_probe_target *targets, size_t n, uint64_t timeout_ms,
                  void (*first)(void *arg, size_t index, uint64_t ns),
