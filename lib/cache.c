@@ -66,11 +66,8 @@
 #define LARGE_ANSWER (64 * 1024)
 #define NS_PER_LARGE_BYTE 50
 #define COSTS_BETWEEN_CHANGES 4
-/*
- * While this client writes to /v1/kv, most of what a watch there tells is what it wrote itself: it has written within
- * the last so many milliseconds, and a watch rests so long after each answer.
- */
-#define OWN_RECENT_MS 20
+/* While this client writes to /v1/kv again and again, most of what a watch there tells is what it wrote itself: the
+ * watch rests so long after each answer. */
 #define OWN_PAUSE_MS 4
 
 /* Takes the references to the snapshots. */
@@ -597,7 +594,7 @@ static bool changes_too_fast(struct consul_resource *resource, uint64_t now)
 /* cache.lock is held; what somebody waits for is not put off. */
 static bool tells_own(const struct consul_resource *resource, uint64_t now)
 {
-    return resource->prefix && now < resource->cache->wrote_ns + OWN_RECENT_MS * MS && is_new_enough(resource);
+    return resource->prefix && writes_often(resource->cache, now) && is_new_enough(resource);
 }
 
 /* The next blocking query is sent so much later. */

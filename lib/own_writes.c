@@ -10,6 +10,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define OWN_ROW_NS (20 * 1000000ull) /* what is written within so long of each other makes a row */
+#define OWN_ROW_MIN 4
+
 void pending_free(struct pending *pending)
 {
     free(pending->key);
@@ -191,13 +194,25 @@ static int apply_one(struct consul_resource *resource, const char *key, struct c
     return 0;
 }
 
+/* cache.lock is held. */
+static void note_write(struct cache *cache, uint64_t now)
+{
+    cache->wrote_in_row = now < cache->wrote_ns + OWN_ROW_NS ? cache->wrote_in_row + 1 : 0;
+    cache->wrote_ns = now;
+}
+
+bool writes_often(const struct cache *cache, uint64_t now)
+{
+    return cache->wrote_in_row >= OWN_ROW_MIN && now < cache->wrote_ns + OWN_ROW_NS;
+}
+
 void cache_apply_kv(struct cache *cache, const char *datacenter, const char *key, struct consul_kv_entry *entry,
                     uint64_t removed_index)
 {
     uint64_t now = consul_now_ns();
 
     pthread_mutex_lock(&cache->lock);
-    cache->wrote_ns = now;
+    note_write(cache, now);
     for (struct consul_resource *r = cache->all; r; r = r->next) {
         if (!resource_covers(r, datacenter, key))
             continue;

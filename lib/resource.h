@@ -85,6 +85,7 @@ struct cache {
     struct consul_waiter *soonest, *latest; /* by deadline */
     uint64_t timer_ns;                      /* the earliest refetch or end of a grace; a tick is due then */
     uint64_t wrote_ns;                      /* when this client last learnt that it had written to /v1/kv */
+    unsigned wrote_in_row;                  /* how often it did so before that, each shortly before the next */
     uint64_t swept_ns, disconnected_ns, disconnected_realtime_ns;
     uint64_t hits, misses, dropped, ended, stale_served, filtered, snapshot_bytes, waiters;
     uint64_t evicted, idle_ended, demotions, promotions;
@@ -118,6 +119,8 @@ struct consul_waiter *waiters_take_overdue(struct cache *cache, uint64_t now);
 void waiters_wake(struct consul_waiter *chain, int err);
 
 /* own_writes.c; likewise. */
+/* This client is writing to /v1/kv, and not for the first time. */
+bool writes_often(const struct cache *cache, uint64_t now);
 void resource_expire(struct consul_resource *resource, uint64_t now, bool told);
 /* A resource of /v1/kv of that datacenter; and whether it shows the key. */
 bool resource_is_kv_of(const struct consul_resource *resource, const char *datacenter);

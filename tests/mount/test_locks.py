@@ -62,8 +62,12 @@ def test_a_file_that_is_only_locked_is_there_at_once(mount, agent):
     with opened(mnt / "kv/lock", os.O_RDONLY | os.O_CREAT):
         assert agent.kv_get("lock") == b""
     agent.kv_set("lock", b"1")
-    with opened(mnt / "kv/lock", os.O_RDONLY | os.O_CREAT) as fd:
-        assert wait_equal(lambda: os.pread(fd, 9, 0), b"1") is None
+
+    def read():
+        with opened(mnt / "kv/lock", os.O_RDONLY | os.O_CREAT) as fd:
+            return os.pread(fd, 9, 0)
+
+    wait_equal(read, b"1")
 
 
 def test_locks_of_two_keys_are_two(held, agent):
