@@ -9,7 +9,7 @@ import time
 import pytest
 
 from harness.programs import fails_with, sh
-from harness.stats import stat_of
+from harness.stats import stat_of, stats
 from harness.wait import wait_equal, wait_until
 
 TOKEN = "5ec7e700-0000-4000-8000-000000000002"
@@ -240,6 +240,36 @@ def test_other_datacenters_when_none_passes_here(mount, new_agent, health_server
     wait_equal(lambda: fastest(mnt), f"{remote.address}\n")
     here.set_status("web", "local", "passing")
     wait_equal(lambda: fastest(mnt), f"{server.address}\n")
+
+
+def test_those_that_never_answer_hold_nobody_back(mnt, agent, health_server):
+    """They come first in the catalog's order, and are more than the sockets that one might want to open at once."""
+    server = health_server()
+    register(agent, server, "zz-quick")
+    wait_checked(agent, "zz-quick")
+    with socket.socket() as frozen:
+        frozen.bind(("127.0.0.1", 0))
+        frozen.listen(1)  # and nobody accepts
+        for n in range(200):
+            service = {"Service": "web", "ID": f"frozen-{n}", "Address": "127.0.0.1", "Port": frozen.getsockname()[1]}
+            agent.put("/v1/catalog/register", {
+                "Node": f"ext-{n}", "Address": "127.0.0.1", "Service": service,
+                "Check": {"CheckID": f"frozen-{n}", "Name": "health", "ServiceID": f"frozen-{n}", "Status": "passing",
+                          "Output": f"HTTP GET http://127.0.0.1:{service['Port']}/health: 200 OK Output: ok"},
+            })
+        assert fastest(mnt) == f"{server.address}\n"
+        assert json.loads((mnt / "services/web/fastest.json").read_text())["Method"] != "coordinate"
+
+
+def test_hot_it_costs_one_open(mnt, trio):
+    assert fastest(mnt) == f"{trio['quick'].address}\n"
+    before = stats(mnt)
+    for _ in range(20):
+        assert fastest(mnt) == f"{trio['quick'].address}\n"
+    after = stats(mnt)
+    assert after["upcalls.open"] - before["upcalls.open"] <= 21  # the counters' own
+    assert after["upcalls.lookup"] - before["upcalls.lookup"] <= 3  # once a second
+    assert after["http.requests"] == before["http.requests"]
 
 
 def test_many_instances(mnt, agent, health_server):
