@@ -1,8 +1,9 @@
 /*
  * One mount: what its parts share. Constant once main.c has set it up, save what has a lock of its own.
  *
- * Lock order, outermost first: lock_table.lock, open_lock, handle.lock, op.lock, notify.lock, announcer.lock, own.lock,
- * inode_table.lock, gate.lock, the library's. No lock is held across a reply, a notification or a callback.
+ * Lock order, outermost first: pages.locks, lock_table.lock, open_lock, handle.lock, op.lock, notify.lock,
+ * announcer.lock, own.lock, inode_table.lock, gate.lock, the library's. No lock is held across a reply, a notification
+ * or a callback.
  */
 #ifndef CONSULFS_FS_H
 #define CONSULFS_FS_H
@@ -13,6 +14,7 @@
 #include "made.h"
 #include "options.h"
 #include "own.h"
+#include "pages.h"
 #include "phantom.h"
 #include "refusals.h"
 #include "reopening.h"
@@ -52,6 +54,7 @@ enum counter {
     COUNT_INTERRUPTED,
     COUNT_TIMED_OUT,
     COUNT_NOTIFIED,
+    COUNT_FILLED,
     COUNT_NAMES_TOO_LONG,
     COUNTERS,
 };
@@ -84,6 +87,7 @@ struct fs {
     struct own own;
     struct refusals refusals;
     struct reopening reopening;
+    struct pages pages;
     pthread_mutex_t open_lock;
     struct lock_table *locks;
     struct handle *handles;  /* guarded by open_lock: every one there is */

@@ -65,7 +65,8 @@ struct inode {
     bool sounded : 1;     /* a directory: whether somebody holds it was found out once; see interest.h */
     bool unjudged : 1;    /* a change was told while storing: it is to be looked at again when that is done */
     bool appending : 1;   /* an operation appends */
-    bool listed : 1; /* the kernel trusts its name for a moment, since a listing had it, though it rests on nothing */
+    bool listed : 1;  /* the kernel trusts its name for a moment, since a listing had it, though it rests on nothing */
+    bool touched : 1; /* the kernel may have pages of it, or newer ones than we: see pages.h */
     bool pages_stale : 1; /* our own write changed it since the kernel may have cached its pages */
     char own_name[];      /* what `name` points to until a rename */
 };

@@ -189,6 +189,7 @@ static int init_fs(struct fs *fs, struct options *options, const struct consul_c
     pthread_mutex_init(&fs->open_lock, NULL);
     refusals_init(&fs->refusals);
     reopening_init(&fs->reopening);
+    pages_init(&fs->pages);
     phantoms_init(&fs->phantoms);
     made_init(&fs->made);
     aliases_init(&fs->aliases);
@@ -236,6 +237,7 @@ static void destroy_fs(struct fs *fs)
     free(fs->bootstrapped);
     phantoms_destroy(&fs->phantoms);
     refusals_destroy(&fs->refusals);
+    pages_destroy(&fs->pages);
     reopening_destroy(&fs->reopening);
     pthread_mutex_destroy(&fs->open_lock);
     gate_destroy(&fs->gate);

@@ -637,6 +637,19 @@ static void *teller_thread(void *arg)
     return NULL;
 }
 
+/* ---- by whom it may be, at once ----------------------------------------------------------------------------------
+ */
+
+int notify_fill(struct fs *fs, struct inode *inode, struct content *content)
+{
+    struct fuse_bufvec bytes = FUSE_BUFVEC_INIT(content->len);
+
+    if (!fs->notify)
+        return -ENOTCONN;
+    bytes.buf[0].mem = (void *)(uintptr_t)content->data; /* which is only read */
+    return fuse_lowlevel_notify_store(fs->notify->session, node_id(fs, inode), 0, &bytes, FUSE_BUF_NO_SPLICE);
+}
+
 /* ---- beginning and end ------------------------------------------------------------------------------------------- */
 
 int notify_new(struct fs *fs, struct fuse_session *session, struct notify **ret_notify)
@@ -668,6 +681,36 @@ int notify_new(struct fs *fs, struct fuse_session *session, struct notify **ret_
     return 0;
 }
 
+/* Nobody takes any more of it, but the announcer's threads still look. */
+static void drop_what_is_left(struct notify *notify)
+{
+    struct job *later;
+    struct telling *tellings;
+
+    pthread_mutex_lock(&notify->lock);
+    later = notify->later;
+    notify->later = NULL;
+    tellings = notify->tellings;
+    notify->tellings = NULL;
+    notify->tellings_end = &notify->tellings;
+    pthread_mutex_unlock(&notify->lock);
+    while (later) {
+        struct job *next = later->next;
+
+        job_clear(notify, later);
+        free(later);
+        later = next;
+    }
+    while (tellings) {
+        struct telling *next = tellings->next;
+
+        if (tellings->op)
+            op_wake(tellings->op);
+        telling_free(notify, tellings);
+        tellings = next;
+    }
+}
+
 bool notify_stop(struct notify *notify)
 {
     struct timespec until;
@@ -688,21 +731,7 @@ bool notify_stop(struct notify *notify)
         if (pthread_timedjoin_np(notify->tellers[i], NULL, &until) != 0)
             return false;
     notify->stopped = true;
-    while (notify->later) {
-        struct job *next = notify->later->next;
-
-        job_clear(notify, notify->later);
-        free(notify->later);
-        notify->later = next;
-    }
-    while (notify->tellings) {
-        struct telling *next = notify->tellings->next;
-
-        if (notify->tellings->op)
-            op_wake(notify->tellings->op);
-        telling_free(notify, notify->tellings);
-        notify->tellings = next;
-    }
+    drop_what_is_left(notify);
     return true;
 }
 

@@ -35,6 +35,7 @@ const char *const counter_names[COUNTERS] = {
     [COUNT_INTERRUPTED] = "operations.interrupted",
     [COUNT_TIMED_OUT] = "operations.timed_out",
     [COUNT_NOTIFIED] = "kernel.notified",
+    [COUNT_FILLED] = "kernel.files_filled",
     [COUNT_NAMES_TOO_LONG] = "names.left_out",
 };
 

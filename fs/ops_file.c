@@ -78,6 +78,10 @@ static void unset_writer(struct handle *handle)
 int reply_open(struct op *op, struct handle *handle, struct fuse_file_info *fi)
 {
     fi->fh = handle ? (uintptr_t)handle : poll_new_id(op->fs, op->inode);
+    if (!handle && fi->keep_cache)
+        pages_read(op->fs, op->inode);
+    else if (!handle || !handle->announces)
+        pages_touch(op->fs, op->inode);
     if (!op_claim_reply(op) || fuse_reply_open(op->req, fi) != 0) {
         if (handle) {
             unset_writer(handle);
@@ -802,6 +806,7 @@ static int reply_created(struct op *op, struct inode *inode, struct handle *hand
     struct fuse_entry_param entry;
 
     set_writer(handle);
+    pages_touch(op->fs, inode);
     fill_entry(op, inode, 0, &entry);
     inode_looked_up(table, inode);
     if (!op_claim_reply(op) || fuse_reply_create(op->req, &entry, &fi) != 0) {
@@ -986,6 +991,7 @@ void set_size(fuse_req_t req, fuse_ino_t ino, uint64_t size, struct fuse_file_in
 
     if (!op)
         return;
+    pages_touch(op->fs, op->inode);
     if (handle && handle->announces) {
         reply_attr(op, op->inode);
         op_free(op);

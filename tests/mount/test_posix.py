@@ -745,3 +745,36 @@ def test_the_same_bytes_again_are_a_conflict_all_the_same(mnt, agent):
         agent.kv_set("a", b"value")
         os.pwrite(fd, b"V", 0)
     assert agent.kv_get("a") == b"value"
+
+
+def test_what_is_written_while_a_file_is_opened_for_the_first_time(mount, agent):
+    """The first open brings the kernel what is there; that is not to cover what somebody else here writes meanwhile."""
+    count = 150
+    for n in range(count):
+        agent.kv_set(f"d/k{n}", b"old" * 1000)
+    mnt = mount(agent)
+    names(mnt / "kv/d")
+    changes = [
+        lambda path: path.write_bytes(b"new"),
+        lambda path: os.truncate(path, 5),
+        lambda path: subprocess.run(["dd", f"of={path}", "conv=notrunc", "status=none"], input=b"NEW", check=True),
+    ]
+    results = [b"new", b"oldol", b"NEW" + b"old" * 999]
+    for n in range(count):
+        path = mnt / "kv/d" / f"k{n}"
+        barrier = threading.Barrier(3)
+
+        def look():
+            barrier.wait()
+            path.read_bytes()
+
+        def change():
+            barrier.wait()
+            changes[n % 3](path)
+
+        threads = [threading.Thread(target=do) for do in (look, change, look)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert path.read_bytes() == results[n % 3] == agent.kv_get(f"d/k{n}"), n
