@@ -3,7 +3,7 @@
 import concurrent.futures
 import time
 
-from measure import Row, hammer, median, program, rounds, spread, time_text
+from measure import Row, hammer, median, program, rounds, time_text
 from rows_kv import _cat
 from world import Counters, load
 

@@ -3,14 +3,12 @@
 import os
 import subprocess
 import time
-from pathlib import Path
 
 from measure import (
     Row,
     count_text,
     hammer,
     median,
-    percentile,
     python_client,
     rate_text,
     rounds,
@@ -38,19 +36,29 @@ def _cat(path):
     return data
 
 
+# By depth.
+FIRST = {1: "key", 6: "a/b/c/d/e/key"}
+# Makes a store that is too large for one blocking query to be about.
+MANY = {f"many/{n}": b"x" * 1000 for n in range(2000)}
+
+
 def rows_first(world):
     """the first cat of a key"""
     agent = world.agent()
     floor = world.floor()
-    # A store that is too large for one blocking query to be about, as most are where this matters.
-    load(agent, {f"many/{n}": b"x" * 1000 for n in range(2000)})
-    keys = {1: "key", 6: "a/b/c/d/e/key"}
-    load(agent, {key: b"value" for key in keys.values()})
+    load(agent, {key: b"value" for key in FIRST.values()})
+    load(agent, {f"few/{n}": b"x" * 100 for n in range(100)})
+    yield from _first(world, agent, floor, "of 100 keys")
+    load(agent, MANY)
+    yield from _first(world, agent, floor, "of 2 MB")
+
+
+def _first(world, agent, floor, store):
     for milliseconds in (0, 20):
         address = world.delayed(agent.http, milliseconds) if milliseconds else agent.http
         mount = world.mount(address)
         client = KeepAlive(address)
-        for depth, key in keys.items():
+        for depth, key in FIRST.items():
             requests, upcalls = [], []
 
             def cold():
@@ -76,7 +84,7 @@ def rows_first(world):
             took = median(found["consulfs"])
             typical = max(upcalls, key=upcalls.count)
             yield Row(
-                f"first cat of a key at depth {depth}" + (", agent 20 ms away" if milliseconds else ""),
+                f"first cat of a key at depth {depth}, a store {store}" + (", agent 20 ms away" if milliseconds else ""),
                 target="1 request; ≤ GET + 4 FUSE round trips",
                 met=took <= limit and set(requests) == {1},
                 result=f"{took / limit:.2f} × that ({time_text(limit)}; a trip {time_text(median(found['trip']))})",
@@ -103,7 +111,6 @@ def rows_grep(world):
     count = 1000
     keys = {f"tree/{n % 10}/{n}": b"line one\nneedle %d\n" % n + b"x" * 200 for n in range(count)}
     load(agent, keys)
-    load(agent, {f"many/{n}": b"x" * 1000 for n in range(2000)})
     listed = world.place("keys")
     listed.write_text("".join(f"/v1/kv/{key}\n" for key in keys))
     part = world.place("keys")
@@ -114,7 +121,9 @@ def rows_grep(world):
         path = tmpfs / key
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(value)
-    for milliseconds in (0, 20):
+    for milliseconds, store in ((0, ""), (0, " of 2 MB more"), (20, " of 2 MB more")):
+        if store:
+            load(agent, MANY)
         address = world.delayed(agent.http, milliseconds) if milliseconds else agent.http
         mount = world.mount(address)
         requests, upcalls = [], []
@@ -155,7 +164,7 @@ def rows_grep(world):
         )
         faster = median([c / own for c, own in zip(found["c"], found["consulfs"])])
         took = median(found["consulfs"])
-        where = ", agent 20 ms away" if milliseconds else ""
+        where = (f", in a store{store}" if store else "") + (", agent 20 ms away" if milliseconds else "")
         target = "≤ 11 requests, ≤ 1 s" if milliseconds else "≤ 11 requests, ≥ 5 × as fast as GETs by C"
         yield Row(
             f"grep -r, 1,000 keys in 10 directories, cold{where}",

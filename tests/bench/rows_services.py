@@ -3,9 +3,7 @@
 import json
 import os
 import socket
-import subprocess
 import time
-from urllib.parse import quote
 
 import requests
 
