@@ -255,14 +255,14 @@ def _large_directory(world, count, limit_s):
 
 
 def _settled(read):
-    """What it is when it has stopped falling."""
-    value = read()
-    for _ in range(10):
-        time.sleep(0.2)
-        value, before = read(), value
-        if value >= before:
-            break
-    return value
+    """What it is when it has not fallen for two seconds: memory is given back once a second at most."""
+    least, since = read(), time.monotonic()
+    while time.monotonic() - since < 2:
+        time.sleep(0.1)
+        value = read()
+        if value < least:
+            least, since = value, time.monotonic()
+    return least
 
 
 def _idle(world, agent, mount, text):
