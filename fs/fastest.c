@@ -387,7 +387,7 @@ int fastest_read(struct op *op, const char *service, enum fastest_form form, str
     /* Who passes is watched. The rest of the answer is a moment's, and who looks again has it measured anew in time. */
     if (r == 0 && !reading.place.datacenter)
         op->for_a_moment = true;
-    else if (r != -EINPROGRESS) /* then it may be running again by now */
+    else if (r != -EINPROGRESS) /* with that the operation may be running again by now */
         op->watched_all = false;
     candidates_clear(&reading.candidates);
     free(reading.place.datacenter);

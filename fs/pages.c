@@ -39,21 +39,16 @@ static void fill(struct fs *fs, struct inode *inode)
     content_unref(content);
 }
 
-void pages_read(struct fs *fs, struct inode *inode)
+static void pass(struct fs *fs, struct inode *inode, bool reads)
 {
     pthread_mutex_t *lock = &fs->pages.locks[inode->number % PAGES_LOCKS];
 
     pthread_mutex_lock(lock);
-    if (touch(&fs->inodes, inode))
+    if (touch(&fs->inodes, inode) && reads)
         fill(fs, inode);
     pthread_mutex_unlock(lock);
 }
 
-void pages_touch(struct fs *fs, struct inode *inode)
-{
-    pthread_mutex_t *lock = &fs->pages.locks[inode->number % PAGES_LOCKS];
+void pages_read(struct fs *fs, struct inode *inode) { pass(fs, inode, true); }
 
-    pthread_mutex_lock(lock);
-    touch(&fs->inodes, inode);
-    pthread_mutex_unlock(lock);
-}
+void pages_touch(struct fs *fs, struct inode *inode) { pass(fs, inode, false); }

@@ -64,25 +64,32 @@ static int make_room(struct sockets *sockets, size_t n)
     return 0;
 }
 
+static int forget(struct sockets *sockets, int fd)
+{
+    if ((size_t)fd >= sockets->n || !sockets->watched[fd])
+        return 0;
+    sockets->watched[fd] = false;
+    if (epoll_ctl(sockets->epoll, EPOLL_CTL_DEL, fd, NULL) == 0 || errno == ENOENT || errno == EBADF)
+        return 0;
+    return -errno;
+}
+
 int sockets_watch(struct sockets *sockets, int fd, unsigned events)
 {
     struct epoll_event event = {.data.fd = fd};
-    int r = make_room(sockets, (size_t)fd + 1), how;
+    int r;
 
+    if (events == 0)
+        return forget(sockets, fd);
+    r = make_room(sockets, (size_t)fd + 1);
     if (r < 0)
         return r;
     event.events = (events & SOCKETS_IN ? EPOLLIN : 0u) | (events & SOCKETS_OUT ? EPOLLOUT : 0u);
-    how = events == 0 ? EPOLL_CTL_DEL : sockets->watched[fd] ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
-    if (events == 0 && !sockets->watched[fd])
-        return 0;
-    r = epoll_ctl(sockets->epoll, how, fd, &event);
-    if (r < 0 && how == EPOLL_CTL_MOD && errno == ENOENT) /* that one was closed, and this is another */
-        r = epoll_ctl(sockets->epoll, EPOLL_CTL_ADD, fd, &event);
-    if (r < 0 && how == EPOLL_CTL_DEL && (errno == ENOENT || errno == EBADF))
-        r = 0;
-    if (r < 0)
+    /* One that was closed without a word is not there any more, though another has its number. */
+    if ((!sockets->watched[fd] || epoll_ctl(sockets->epoll, EPOLL_CTL_MOD, fd, &event) < 0) &&
+        epoll_ctl(sockets->epoll, EPOLL_CTL_ADD, fd, &event) < 0)
         return -errno;
-    sockets->watched[fd] = events != 0;
+    sockets->watched[fd] = true;
     return 0;
 }
 

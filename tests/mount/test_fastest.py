@@ -243,7 +243,7 @@ def test_other_datacenters_when_none_passes_here(mount, new_agent, health_server
 
 
 def test_those_that_never_answer_hold_nobody_back(mnt, agent, health_server):
-    """They come first in the catalog's order, and are more than the sockets that one might want to open at once."""
+    """They come first in the catalog's order, and there are many of them."""
     server = health_server()
     register(agent, server, "zz-quick")
     wait_checked(agent, "zz-quick")
@@ -273,7 +273,7 @@ def test_hot_it_costs_one_open(mnt, trio):
 
 
 def test_many_instances(mnt, agent, health_server):
-    """More than are probed at once: the answer still comes from one that answers."""
+    """Most of which refuse: the answer still comes from one that answers."""
     server = health_server()
     register(agent, server, "quick")
     wait_checked(agent, "quick")
