@@ -197,6 +197,16 @@ def place(mount, agent, tmp_path):
     return Place(agent, mount(agent), mount(agent), tmp_path / "home")
 
 
+@pytest.fixture(params=["one agent", "two agents"])
+def pair(request, mount):
+    """Two mounts, and the agent that says what there is."""
+    if request.param == "one agent":
+        agent = request.getfixturevalue("agent")
+        return mount(agent), mount(agent), agent
+    cluster = request.getfixturevalue("cluster")
+    return mount(cluster.leader), mount(cluster.client), cluster.leader
+
+
 @pytest.fixture
 def health_server():
     servers = []

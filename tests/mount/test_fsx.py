@@ -8,6 +8,7 @@ import pytest
 
 from harness.mount import BINARY
 from harness.programs import sanitized
+from harness.wait import wait_equal
 
 FSX = BINARY.parents[1] / "tests/posix/fsx"
 
@@ -19,7 +20,8 @@ def seed_and_operations(default):
 
 @pytest.mark.limit(3600)
 @pytest.mark.parametrize("name, max_len", [("file", 200_000), ("large", 500_000)])
-def test_fsx(mnt, agent, name, max_len):
+def test_fsx(pair, name, max_len):
+    mnt, other, agent = pair
     seed, operations = seed_and_operations({"file": 100_000, "large": 3_000}[name] // (20 if sanitized() else 1))
     print(f"CONSULFS_FSX={seed}:{operations}, up to {max_len} bytes")
     done = subprocess.run(
@@ -28,3 +30,4 @@ def test_fsx(mnt, agent, name, max_len):
     assert done.returncode == 0, f"seed {seed}: {done.stdout[-20000:]}{done.stderr}"
     with open(mnt / f"kv/{name}", "rb") as file:
         assert file.read() == agent.kv_get(name)
+    wait_equal((other / f"kv/{name}").read_bytes, agent.kv_get(name))

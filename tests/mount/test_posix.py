@@ -50,16 +50,6 @@ def together(*jobs):
         return [future.result() for future in [pool.submit(run, job) for job in jobs]]
 
 
-@pytest.fixture(params=["one agent", "two agents"])
-def pair(request, mount):
-    """Two mounts, and the agent that says what there is."""
-    if request.param == "one agent":
-        agent = request.getfixturevalue("agent")
-        return mount(agent), mount(agent), agent
-    cluster = request.getfixturevalue("cluster")
-    return mount(cluster.leader), mount(cluster.client), cluster.leader
-
-
 # One winner
 
 
