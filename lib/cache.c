@@ -16,7 +16,8 @@
  * mount is strict (stale= of 0). Such an answer tells of changes, and of nothing else: it is not fresh for anybody, and
  * it is taken only if it is not behind what is known and its server hears the leader; what this client wrote and it
  * does not show is put in (own_writes.c). If it is not taken that is a break: the leader is asked. All other GETs are
- * answered by the leader, or for it.
+ * answered by the leader, or for it. One that has just been elected may answer before it has seen all of its log: what
+ * takes the index back is believed only of a `consistent` answer, for which a leader waits until it has.
  *
  * Invariants:
  *  - at most one GET and one blocking query of a resource are under way;
@@ -131,10 +132,17 @@ static void on_watch(struct http_request *request);
 int resource_start_get(struct consul_resource *resource)
 {
     struct cache *cache = resource->cache;
-    struct http_request *request = http_request_new("GET", resource->path);
+    char separator = strchr(resource->path, '?') ? '&' : '?', *path = NULL;
+    struct http_request *request;
 
+    if (resource->confirm && asprintf(&path, "%s%cconsistent", resource->path, separator) < 0)
+        return -ENOMEM;
+    request = http_request_new("GET", path ? path : resource->path);
+    free(path);
     if (!request)
         return -ENOMEM;
+    resource->get_consistent = resource->confirm;
+    resource->confirm = false;
     request->intent = CONSUL_READ;
     request->health_by_status = resource->flags & CONSUL_HEALTH_BY_STATUS;
     request->max_answer = resource->max;
@@ -351,6 +359,17 @@ static bool is_unreliable(const struct consul_resource *resource, const struct h
     return request->last_contact_ms > allowed || snapshot->index < resource->index.index;
 }
 
+/*
+ * cache.lock is held. The answer says that there is less than was known when it was asked for: so it is after a
+ * restore, but a leader that has not caught up with its own log says so, too.
+ */
+static bool goes_back(const struct consul_resource *resource, const struct http_request *request,
+                      const struct consul_snapshot *snapshot)
+{
+    return resource->flags & CONSUL_BLOCKS && resource->snapshot && snapshot->index < resource->snapshot->index &&
+           request->sent_ns >= resource->arrived_ns;
+}
+
 /* The newest snapshot as it was before the answer, for decode() to share entries with. */
 static struct consul_snapshot *peek_locked(struct consul_resource *resource)
 {
@@ -525,7 +544,11 @@ static void take_got(struct received *received)
     cache_note_contact(cache, request, err);
     pthread_mutex_lock(&cache->lock);
     resource->get = NULL;
-    if (err == 0) {
+    if (err == 0 && !resource->get_consistent && goes_back(resource, request, snapshot)) {
+        cache->dropped++;
+        consul_snapshot_unref(snapshot);
+        resource->confirm = resource->get_again = true;
+    } else if (err == 0) {
         accept(resource, snapshot, request, false, &before, &after);
         if (resource->sent_ns >= resource->not_before_ns)
             maybe_watch(resource, &loser);
@@ -636,9 +659,12 @@ static void take_watched(struct received *received)
         }
         goto out;
     }
-    if (resource->watch_stale && is_unreliable(resource, request, snapshot)) {
+    if (resource->watch_stale ? is_unreliable(resource, request, snapshot)
+                              : resource->snapshot && snapshot->index < resource->snapshot->index) {
         cache->dropped++;
-        cache->consistent_until_ns = request->done_ns + CONSISTENT_FOR;
+        if (resource->watch_stale)
+            cache->consistent_until_ns = request->done_ns + CONSISTENT_FOR;
+        resource->confirm = resource->snapshot && snapshot->index < resource->snapshot->index;
         consul_snapshot_unref(snapshot);
         watch_broke(resource, request);
         goto out;

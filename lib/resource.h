@@ -57,6 +57,8 @@ struct consul_resource {
     struct http_request *get, *watch;
     uint64_t get_since_ns, watch_since_ns; /* when these were submitted: they show at least what was true then */
     bool get_again;
+    bool confirm;        /* the next GET asks the leader to make sure that it is one: see goes_back() */
+    bool get_consistent; /* the one under way does */
     uint64_t refetch_ns; /* a GET is due; 0: none */
     enum watch_state state;
     bool watch_paused;  /* the next blocking query waits for refetch_ns */

@@ -66,7 +66,10 @@ struct route {
     uint64_t asked_index;         /* by the newest blocking query */
     bool asked_stale;             /* likewise: any server may answer */
     unsigned asked_stale_n;       /* so many did, GETs included */
-    unsigned last_contact_ms;     /* what is said of it */
+    unsigned asked_consistent_n;  /* so many GETs did */
+    const char *confirmed_body;   /* not NULL: what these are answered, at confirmed_index */
+    uint64_t confirmed_index;
+    unsigned last_contact_ms; /* what is said of it */
     bool no_leader;
 };
 
@@ -75,7 +78,7 @@ struct conn {
     char in[4096];
     size_t len;
     struct route *waits; /* has asked for this and has no answer yet */
-    bool blocking;
+    bool blocking, consistent;
     uint64_t index;
 };
 
@@ -147,7 +150,10 @@ static void serve(struct server *server)
 
         if (!route || (conn->blocking ? route->hold_blocking || route->index == conn->index : route->hold_get))
             continue;
-        answer(conn, route->status, route->index, route->body);
+        if (conn->consistent && route->confirmed_body)
+            answer(conn, route->status, route->confirmed_index, route->confirmed_body);
+        else
+            answer(conn, route->status, route->index, route->body);
     }
 }
 
@@ -164,9 +170,13 @@ static void parse(struct server *server, struct conn *conn)
     conn->blocking = query != NULL;
     conn->index = query ? strtoull(query + 6, NULL, 10) : 0;
     stale = strstr(target, "&stale") != NULL;
+    if (!query)
+        query = strstr(target, "consistent");
+    conn->consistent = query && !conn->blocking;
     if (query)
         query[-1] = '\0';
     conn->waits = route_of(server, target);
+    conn->waits->asked_consistent_n += conn->consistent;
     conn->waits->asked_stale = stale;
     conn->waits->asked_stale_n += stale;
     if (conn->blocking) {
@@ -689,6 +699,25 @@ static struct consul_stats stats_of(struct fixture *f)
     return stats;
 }
 
+static struct route seen_of(struct fixture *f, const char *path)
+{
+    struct route route;
+
+    pthread_mutex_lock(&f->server.lock);
+    route = *route_of(&f->server, path);
+    pthread_mutex_unlock(&f->server.lock);
+    return route;
+}
+
+/* Its blocking query broke, and the first attempt to reconnect is a GET, after a moment. */
+static void wait_reconnecting(struct fixture *f, const char *path)
+{
+    for (int i = 0; i < PATIENCE_S * 1000 && seen_of(f, path).gets < 2; i++) {
+        pass(f, SECOND / 100);
+        poll(NULL, 0, 1);
+    }
+}
+
 /* A resource that is read and from then on watched; one GET, one blocking query. */
 static struct consul_resource *watch(struct fixture *f, const char *path)
 {
@@ -1021,20 +1050,54 @@ static void test_watch(void **state)
     assert_int_equal(stats_of(f).blocking_queries, 4);
 }
 
-/* After a restore: ask from the beginning. */
-static void test_index_goes_backwards(void **state)
+/* After a restore: that it is one is confirmed, and then the watch goes on from there. */
+static void goes_backwards(struct fixture *f, uint64_t stale_ms)
+{
+    struct consul_resource *resource;
+
+    start_client(f, 8, stale_ms);
+    resource = watch(f, "/v1/x");
+    server_set(&f->server, "/v1/x", 200, 3, "{\"v\":2}");
+    wait_reconnecting(f, "/v1/x");
+    wait_told(f, "/v1/x", CONSUL_CHANGED, 2);
+    expect_known(resource, 2, true);
+    server_wait(&f->server, "/v1/x", true, 2);
+    assert_int_equal(server_asked_index(&f->server, "/v1/x"), 3);
+    assert_int_equal(seen_of(f, "/v1/x").asked_consistent_n, 1);
+    assert_int_equal(told_count(f, "/v1/x", CONSUL_WATCH_ENDED), 0);
+}
+
+static void test_index_goes_backwards(void **state) { goes_backwards(*state, 0); }
+
+static void test_index_of_any_server_goes_backwards(void **state) { goes_backwards(*state, 10000); }
+
+static void set_confirmed(struct fixture *f, const char *path, uint64_t index, const char *body)
+{
+    struct route *route;
+
+    pthread_mutex_lock(&f->server.lock);
+    route = route_of(&f->server, path);
+    route->confirmed_index = index;
+    route->confirmed_body = body;
+    pthread_mutex_unlock(&f->server.lock);
+}
+
+/* One that has not seen all of its log yet answers as if there was less. */
+static void test_a_new_leader_is_not_believed(void **state)
 {
     struct fixture *f = *state;
     struct consul_resource *resource;
 
-    start_client(f, 8, 0);
-    resource = watch(f, "/v1/x");
-    server_set(&f->server, "/v1/x", 200, 3, "{\"v\":2}");
-    wait_told(f, "/v1/x", CONSUL_CHANGED, 2);
-    expect_known(resource, 2, true);
-    server_wait(&f->server, "/v1/x", false, 2);
-    server_wait(&f->server, "/v1/x", true, 2);
-    assert_int_equal(server_asked_index(&f->server, "/v1/x"), 3);
+    start_client(f, 0, 10000);
+    resource = get(f, "/v1/x", CONSUL_JSON, CONSUL_BLOCKS);
+    server_set(&f->server, "/v1/x", 200, 10, "{\"v\":1}");
+    expect_read(f, resource, 1, CONSUL_FRESH);
+    set_confirmed(f, "/v1/x", 11, "{\"v\":3}");
+    server_set(&f->server, "/v1/x", 200, 9, "{\"v\":0}");
+    expect_read(f, resource, 3, CONSUL_FRESH);
+    assert_int_equal(seen_of(f, "/v1/x").gets, 3);
+    assert_int_equal(seen_of(f, "/v1/x").asked_consistent_n, 1);
+    assert_int_equal(told_count(f, "/v1/x", CONSUL_CHANGED), 2);
 }
 
 static void test_not_everything_is_watched(void **state)
@@ -1257,16 +1320,6 @@ static void test_own_write_is_shown(void **state)
 /* ---- any server may tell of changes --------------------------------------------------------------------------------
  */
 
-static struct route seen_of(struct fixture *f, const char *path)
-{
-    struct route route;
-
-    pthread_mutex_lock(&f->server.lock);
-    route = *route_of(&f->server, path);
-    pthread_mutex_unlock(&f->server.lock);
-    return route;
-}
-
 static void say_of_leader(struct fixture *f, const char *path, unsigned last_contact_ms, bool none)
 {
     pthread_mutex_lock(&f->server.lock);
@@ -1317,10 +1370,7 @@ static void distrusts(struct fixture *f, unsigned last_contact_ms, bool no_leade
     server_hold(&f->server, "/v1/x", true, true);
     say_of_leader(f, "/v1/x", last_contact_ms, no_leader);
     server_release(&f->server, "/v1/x", true, 200, index, "{\"v\":2}");
-    for (int i = 0; i < PATIENCE_S * 1000 && seen_of(f, "/v1/x").gets < 2; i++) {
-        pass(f, SECOND / 100); /* it is a break, and reconnecting takes a moment */
-        poll(NULL, 0, 1);
-    }
+    wait_reconnecting(f, "/v1/x");
     expect_known(resource, 1, true);
     say_of_leader(f, "/v1/x", 0, false);
     server_release(&f->server, "/v1/x", false, 200, 12, "{\"v\":3}");
@@ -1837,6 +1887,8 @@ int main(void)
         CASE(test_too_big_is_not_asked_again_at_once),
         CASE(test_watch),
         CASE(test_index_goes_backwards),
+        CASE(test_index_of_any_server_goes_backwards),
+        CASE(test_a_new_leader_is_not_believed),
         CASE(test_not_everything_is_watched),
         CASE(test_watch_ends_when_it_becomes_empty),
         CASE(test_watch_survives_garbage),
