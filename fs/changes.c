@@ -340,12 +340,12 @@ static void announce_listed(struct fs *fs, struct consul_resource *resource, str
 }
 
 void changes_of(struct fs *fs, struct consul_resource *resource, struct consul_snapshot *before,
-                struct consul_snapshot *after)
+                struct consul_snapshot *after, enum changes_announced announced)
 {
     enum consul_kv_scope scope = consul_resource_kv_scope(resource);
 
     if (before && scope == CONSUL_KV_PREFIX) {
-        kv_changes_of(fs, resource, before, after);
+        kv_changes_of(fs, resource, before, after, announced);
         return;
     }
     for_each_resting(fs, resource, changes_check, scope == CONSUL_KV_KEY);

@@ -63,31 +63,36 @@ static bool shows(const struct consul_resource *resource, const struct inode *di
     return inode_is_listed_by(dir, resource);
 }
 
-/* All that is in, or below, directories that the resource shows (NULL: all there is), and these; or only directories.
- */
-static void find_known(struct fs *fs, struct consul_resource *resource, bool only_dirs, struct known *known)
+/* All that is in, or below, directories that the resource shows, or else `base`, and these; or only directories. With
+ * neither, all there is. */
+static void find_known_in(struct fs *fs, struct consul_resource *resource, struct inode *base, bool only_dirs,
+                          struct known *known)
 {
-    bool is_prefix = resource && consul_resource_kv_scope(resource) == CONSUL_KV_PREFIX;
-    struct inode *base = is_prefix ? kv_directory_of(fs, resource) : NULL;
-
-    *known = (struct known){0};
-    if (is_prefix && !base)
-        return;
     pthread_mutex_lock(&fs->inodes.lock);
     for (struct inode *i = fs->inodes.all; i; i = i->next) {
         const struct inode *above = i;
 
         if ((i->nlookup == 0 && i != fs->root) || (only_dirs && !S_ISDIR(i->kind->mode)))
             continue;
-        while (resource && above && !shows(resource, above, base))
+        while ((resource || base) && above && !shows(resource, above, base))
             above = above->parent;
         if (above && !known_add(known, i))
             break;
     }
     pthread_mutex_unlock(&fs->inodes.lock);
-    inode_unref(&fs->inodes, base);
     if (known->n > 0)
         qsort(known->at, known->n, sizeof(*known->at), deeper_first);
+}
+
+static void find_known(struct fs *fs, struct consul_resource *resource, bool only_dirs, struct known *known)
+{
+    bool is_prefix = resource && consul_resource_kv_scope(resource) == CONSUL_KV_PREFIX;
+    struct inode *base = is_prefix ? kv_directory_of(fs, resource) : NULL;
+
+    *known = (struct known){0};
+    if (!is_prefix || base)
+        find_known_in(fs, resource, base, only_dirs, known);
+    inode_unref(&fs->inodes, base);
 }
 
 static void drop(struct fs *fs, const struct known *known)
@@ -107,13 +112,20 @@ void interest_drop_all(struct fs *fs)
     known_clear(fs, &known);
 }
 
+/* What it shows is. */
+static bool is_watched(struct fs *fs, struct consul_resource *resource)
+{
+    return consul_resource_is_watched(resource) ||
+           (consul_resource_kv_scope(resource) == CONSUL_KV_PREFIX && kv_is_watched_otherwise(fs, resource));
+}
+
 bool interest_sound(struct fs *fs, struct consul_resource *resource)
 {
     struct known known;
     bool any;
 
     /* One that is only broken is being connected again. */
-    if (!announcer_raises(fs) || consul_resource_is_watched(resource))
+    if (!announcer_raises(fs) || is_watched(fs, resource))
         return false;
     find_known(fs, resource, false, &known);
     any = known.n > 0;
@@ -149,7 +161,7 @@ unsigned interest_revisit(struct fs *fs, struct consul_resource *resource, unsig
     /* Its changes are too much to be told of each: who waits for one hears of it some seconds later. */
     if (demoted && attempt == 1)
         return pause_of(resource);
-    if (consul_resource_keep(resource))
+    if (is_watched(fs, resource) || consul_resource_keep(resource))
         return 0;
     if (demoted)
         return pause_of(resource);
@@ -184,6 +196,7 @@ static int run_list(struct op *op)
 
 unsigned interest_visit(struct fs *fs, struct inode *dir, unsigned attempt)
 {
+    struct known known = {0};
     struct op *op;
     bool held;
 
@@ -193,8 +206,9 @@ unsigned interest_visit(struct fs *fs, struct inode *dir, unsigned attempt)
     if (!held)
         return 0;
     if (attempt == 1) {
-        notify_drop(fs, dir);
-        notify_drop(fs, NULL);
+        find_known_in(fs, NULL, dir, false, &known); /* what is in it would keep it, too */
+        drop(fs, &known);
+        known_clear(fs, &known);
         return INTEREST_MOMENT_MS;
     }
     op = op_new(fs, NULL, dir, NULL, run_list);

@@ -3,7 +3,7 @@
  *
  * The kernel does not tell of watchers. But it forgets an inode that it merely caches when it is asked to drop it, and
  * not one that somebody holds, be it by a watch, a descriptor or as present directory. So a directory that the kernel
- * has been told to drop and still knows a moment later is held.
+ * has been told to drop, with what is in it, and still knows a moment later is held.
  *
  * That is found out when a watch on a resource has ended (it was idle, or others needed it more): if one of the
  * directories that it shows is held, it is fetched and watched again. And once for each directory that was looked up

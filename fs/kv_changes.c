@@ -25,9 +25,7 @@ struct walk {
     const struct consul_snapshot *before, *after;
     size_t prefix_len;
     struct inode *base; /* counted: the directory of the prefix */
-    /* Whether watchers are told by this: if the directory is made from it; or at all if it is demoted, and just asked
-     * from time to time for them (interest.h). */
-    enum { SILENT, ANNOUNCED, ANNOUNCED_LATE } announcing;
+    enum changes_announced announcing;
     char *key;     /* a copy of the one that is looked at, to be cut */
     char *last;    /* the one before: what both have in common was looked at */
     size_t common; /* of key and last */
@@ -97,6 +95,16 @@ struct inode *kv_directory_of(struct fs *fs, const struct consul_resource *resou
     return walk_down(fs, find_kv(fs, consul_resource_kv_datacenter(resource)), prefix, strlen(prefix));
 }
 
+/* That in which all keys of the resource are: its own, or of a prefix that is part of a name, the one with that name.
+ */
+static struct inode *directory_above(struct fs *fs, const struct consul_resource *resource, size_t *ret_len)
+{
+    const char *prefix = consul_resource_kv_prefix(resource), *slash = strrchr(prefix, '/');
+
+    *ret_len = slash ? (size_t)(slash + 1 - prefix) : 0;
+    return walk_down(fs, find_kv(fs, consul_resource_kv_datacenter(resource)), prefix, *ret_len);
+}
+
 /* ---- one key, wherever it is ---------------------------------------------------------------------------------------
  */
 
@@ -153,7 +161,9 @@ void kv_tell_others(struct op *op, struct inode *dir, const char *name)
  */
 
 struct shown {
+    const char *prefix;
     struct consul_resource *by; /* borrowed, for comparing; NULL: it is shown in parts */
+    size_t by_len;              /* of its prefix */
     bool watched;
 };
 
@@ -161,22 +171,22 @@ static int run_shown(struct op *op)
 {
     struct shown *shown = op->state;
     struct consul_snapshot *snapshot;
-    char *prefix = kv_prefix_of(op, op->inode);
     size_t covered;
 
-    if (prefix && kv_read_cover(op, prefix, &snapshot, &covered) == 0) {
+    if (kv_read_cover(op, shown->prefix, &snapshot, &covered) == 0) {
         shown->by = op->read[op->read_n - 1].resource;
+        shown->by_len = strlen(consul_resource_kv_prefix(shown->by));
         shown->watched = op->watched_all;
     }
-    free(prefix);
     return 0;
 }
 
-/* Two prefixes may show the same keys for a while; the coarser one is what the directory is made from. */
-static struct shown how_shown(struct fs *fs, struct inode *dir)
+/* Two prefixes may show the same keys for a while; the coarser one is what the directory is made from. Any inode in the
+ * datacenter's kv/ will do. */
+static struct shown how_prefix_is_shown(struct fs *fs, struct inode *inode, const char *prefix)
 {
-    struct op *op = op_new(fs, NULL, dir, NULL, run_shown);
-    struct shown shown = {0};
+    struct op *op = op_new(fs, NULL, inode, NULL, run_shown);
+    struct shown shown = {.prefix = prefix};
 
     if (op) {
         op->state = &shown;
@@ -185,17 +195,84 @@ static struct shown how_shown(struct fs *fs, struct inode *dir)
     return shown;
 }
 
-/* What watchers hear of the name comes from something else, and earlier. */
+static struct shown how_shown(struct fs *fs, struct inode *dir)
+{
+    struct shown shown = {0};
+    struct op *op = op_new(fs, NULL, dir, NULL, NULL);
+    char *prefix = op ? kv_prefix_of(op, dir) : NULL;
+
+    op_free(op);
+    if (prefix)
+        shown = how_prefix_is_shown(fs, dir, prefix);
+    free(prefix);
+    return shown;
+}
+
+/* How the keys of the resource's prefix are shown, or those below it, where it is no prefix of a directory. */
+static struct shown how_keys_are_shown(struct fs *fs, struct inode *base, const struct consul_resource *resource)
+{
+    const char *prefix = consul_resource_kv_prefix(resource);
+    size_t len = strlen(prefix);
+    struct shown shown = {0};
+    char *below;
+
+    if (asprintf(&below, "%s%s", prefix, len > 0 && prefix[len - 1] != '/' ? "/" : "") < 0)
+        return shown;
+    shown = how_prefix_is_shown(fs, base, below);
+    free(below);
+    return shown;
+}
+
+bool kv_is_watched_otherwise(struct fs *fs, const struct consul_resource *resource)
+{
+    size_t len;
+    struct inode *base = directory_above(fs, resource, &len);
+    struct shown shown = {0};
+
+    if (base)
+        shown = how_keys_are_shown(fs, base, resource);
+    inode_unref(&fs->inodes, base);
+    return shown.watched && shown.by != resource;
+}
+
+enum changes_announced changes_are_announced(struct fs *fs, struct consul_resource *resource)
+{
+    enum changes_announced announced = CHANGES_SILENT;
+    struct inode *base = NULL;
+    struct shown shown;
+    size_t len;
+
+    if (announcer_raises(fs) && consul_resource_kv_scope(resource) == CONSUL_KV_PREFIX)
+        base = directory_above(fs, resource, &len);
+    if (base) {
+        shown = how_keys_are_shown(fs, base, resource);
+        if (shown.by == resource)
+            announced = CHANGES_ANNOUNCED;
+        else if (!shown.watched && consul_resource_is_demoted(resource))
+            announced = CHANGES_ANNOUNCED_LATE;
+    }
+    inode_unref(&fs->inodes, base);
+    return announced;
+}
+
+/* What watchers hear of the name comes from something that shows less than this, and earlier. */
 static bool is_told_of(struct walk *walk, struct inode *dir, const char *name)
 {
     struct inode_table *table = &walk->fs->inodes;
     struct inode *inode = inode_peek(table, dir, name);
     struct consul_resource *resource = inode ? inode_rests_on(table, inode) : NULL;
+    size_t len = strlen(consul_resource_kv_prefix(walk->resource));
+    struct shown shown;
     bool told = resource && resource != walk->resource;
 
+    if (told && consul_resource_kv_scope(resource) == CONSUL_KV_PREFIX)
+        told = strlen(consul_resource_kv_prefix(resource)) > len;
     consul_resource_unref(resource);
     inode_unref(table, inode);
-    return told || how_shown(walk->fs, dir).watched;
+    if (told)
+        return true;
+    shown = how_shown(walk->fs, dir);
+    return shown.watched && shown.by_len > len;
 }
 
 /* ---- one name ------------------------------------------------------------------------------------------------------
@@ -232,8 +309,8 @@ static bool same_bytes(const struct found *a, const struct found *b)
 /* Takes the contents of both. */
 static void name_changed(struct walk *walk, struct inode *dir, const char *name, struct found *was, struct found *now)
 {
-    bool announced =
-        walk->announcing == ANNOUNCED || (walk->announcing == ANNOUNCED_LATE && !is_told_of(walk, dir, name));
+    bool announced = walk->announcing == CHANGES_ANNOUNCED ||
+                     (walk->announcing == CHANGES_ANNOUNCED_LATE && !is_told_of(walk, dir, name));
 
     changes_name(walk->fs, walk->resource, dir, name, was, now, announced && !same_bytes(was, now));
     content_unref(was->content);
@@ -358,20 +435,15 @@ static void key_changed(struct walk *walk, const struct consul_kv_entry *entry)
 }
 
 void kv_changes_of(struct fs *fs, struct consul_resource *resource, const struct consul_snapshot *before,
-                   const struct consul_snapshot *after)
+                   const struct consul_snapshot *after, enum changes_announced announced)
 {
-    struct walk walk = {.fs = fs, .resource = resource, .before = before, .after = after};
+    struct walk walk = {.fs = fs, .resource = resource, .before = before, .after = after, .announcing = announced};
     const struct consul_kv_list *old = &before->kv, *new = &after->kv;
     size_t i = 0, j = 0;
 
-    walk.prefix_len = strlen(consul_resource_kv_prefix(resource));
-    walk.base = kv_directory_of(fs, resource);
+    walk.base = directory_above(fs, resource, &walk.prefix_len);
     if (!walk.base)
         return;
-    if (announcer_raises(fs) && how_shown(fs, walk.base).by == resource)
-        walk.announcing = ANNOUNCED;
-    else if (announcer_raises(fs) && consul_resource_is_demoted(resource))
-        walk.announcing = ANNOUNCED_LATE;
     while (i < old->n || j < new->n) {
         const struct consul_kv_entry *a = i < old->n ? old->entries[i] : NULL;
         const struct consul_kv_entry *b = j < new->n ? new->entries[j] : NULL;

@@ -186,6 +186,87 @@ static int read_key(struct op *op, const char *key, struct consul_snapshot **ret
 
 bool kv_try_finer(int err) { return err == -EFBIG || err == -EACCES; }
 
+/* op_is_known(), op_is_used() or op_is_at_hand() of "PREFIX?recurse". */
+static bool tree_is(struct op *op, const char *prefix, size_t len, bool (*is)(struct op *op, const char *path))
+{
+    char *url = kv_url_of(prefix, len, "?recurse");
+    bool yes = url && is(op, url);
+
+    free(url);
+    return yes;
+}
+
+static struct consul_kv_known known_of(struct op *op, const char *path, size_t len, size_t max)
+{
+    struct consul_kv_known known = {.any = true};
+    char *prefix = strndup(path, len);
+
+    if (prefix)
+        known = consul_kv_known(op->fs->consul, op_datacenter(op), prefix, max);
+    free(prefix);
+    return known;
+}
+
+/*
+ * How large a store is is not known before it was asked for, and the first look is at one name. So where nothing is
+ * known, what begins with that name is asked for instead of all: one request brings the key, or all of a directory,
+ * also where the whole would be too large. Who then looks at another name has all asked for.
+ *
+ * Below the root there is nothing to be gained, as all of a directory is asked for then; unless it is the one that was
+ * asked for by its name, and too large.
+ */
+static bool is_asked_by_name(struct op *op, const char *path, size_t at, size_t end, size_t max)
+{
+    if (end == at || !kv_is_plain(path, end))
+        return false;
+    if (tree_is(op, path, at, op_is_watched))
+        return false;
+    if (tree_is(op, path, end, op_is_watched))
+        return true;
+    if (tree_is(op, path, at, op_is_known))
+        return false;
+    if (op->quiet)
+        return tree_is(op, path, end, op_is_known);
+    return tree_is(op, path, end, op_is_at_hand) ||
+           (!known_of(op, path, at, max).any && (at == 0 || known_of(op, path, at - 1, max).too_large));
+}
+
+/* The keys that begin with path[0..at), or at least those of them that begin with path[0..end). */
+static int read_step(struct op *op, const char *path, size_t at, size_t end, size_t max,
+                     struct consul_snapshot **ret_snapshot)
+{
+    if (is_asked_by_name(op, path, at, end, max))
+        return read_tree_by(op, "?recurse", path, end, OP_UNLESS_DEMOTED, KV_SMALL, ret_snapshot);
+    if (!tree_is(op, path, at, op_is_used) && known_of(op, path, at, max).too_large)
+        return -EFBIG;
+    return read_tree_by(op, "?recurse", path, at, OP_UNLESS_DEMOTED, max, ret_snapshot);
+}
+
+/* What shows path[0..len), a prefix; or what comes behind that in `path`, if that is asked for by name. */
+static int read_on_path(struct op *op, const char *path, size_t len, size_t max, struct consul_snapshot **ret_snapshot,
+                        size_t *ret_covered)
+{
+    size_t last = 0;
+    int r = -EFBIG;
+
+    for (size_t i = 0; i <= len; i++) {
+        if (i > 0 && path[i - 1] != '/')
+            continue;
+        if (!kv_is_plain(path, i)) {
+            /* A resource of its own: the small one's maximum is not to grow with it. */
+            r = read_tree_by(op, "?recurse=whole", path, last, 0, KV_LARGE, ret_snapshot);
+            *ret_covered = last;
+            return r;
+        }
+        last = i;
+        r = read_step(op, path, i, i + strcspn(path + i, "/"), i < len ? KV_SMALL : max, ret_snapshot);
+        *ret_covered = i;
+        if (!kv_try_finer(r))
+            return r;
+    }
+    return r;
+}
+
 int kv_read_cover(struct op *op, const char *prefix, struct consul_snapshot **ret_snapshot, size_t *ret_covered)
 {
     return kv_read_all(op, prefix, KV_SMALL, ret_snapshot, ret_covered);
@@ -194,25 +275,7 @@ int kv_read_cover(struct op *op, const char *prefix, struct consul_snapshot **re
 int kv_read_all(struct op *op, const char *prefix, size_t max, struct consul_snapshot **ret_snapshot,
                 size_t *ret_covered)
 {
-    size_t len = strlen(prefix), last = 0;
-    int r = -EFBIG;
-
-    for (size_t i = 0; i <= len; i++) {
-        if (i > 0 && prefix[i - 1] != '/')
-            continue;
-        if (!kv_is_plain(prefix, i)) {
-            /* A resource of its own: the small one's maximum is not to grow with it. */
-            r = read_tree_by(op, "?recurse=whole", prefix, last, 0, KV_LARGE, ret_snapshot);
-            *ret_covered = last;
-            return r;
-        }
-        last = i;
-        r = read_tree_by(op, "?recurse", prefix, i, OP_UNLESS_DEMOTED, i < len ? KV_SMALL : max, ret_snapshot);
-        *ret_covered = i;
-        if (!kv_try_finer(r))
-            return r;
-    }
-    return r;
+    return read_on_path(op, prefix, strlen(prefix), max, ret_snapshot, ret_covered);
 }
 
 int kv_read_to_move(struct op *op, const char *prefix, struct consul_snapshot **ret_snapshot)
@@ -419,7 +482,8 @@ static int find_as_last_seen(struct op *op, const char *prefix, const char *key,
 
     op_rest_on_nothing(op);
     for (size_t i = 0; i <= len && kv_is_plain(prefix, i); i++)
-        if ((i == 0 || prefix[i - 1] == '/') && kv_read_tree(op, prefix, i, KV_SMALL, &snapshot) == 0)
+        if ((i == 0 || prefix[i - 1] == '/' || prefix[i] == '/') &&
+            kv_read_tree(op, prefix, i, KV_SMALL, &snapshot) == 0)
             return kv_find_in_cover(snapshot, key, is_value, is_marker, ret_place);
     return -EAGAIN;
 }
@@ -430,13 +494,14 @@ int kv_find_place(struct op *op, struct inode *dir, const char *name, struct kv_
     struct consul_snapshot *snapshot;
     struct kv_place place = {0};
     bool is_value = strcmp(name, NAME_KV_VALUE) == 0, is_marker = strcmp(name, NAME_KV_EMPTY) == 0;
-    size_t covered;
+    size_t covered, len;
     int r = prefix ? kv_key_of(prefix, name, &key) : -ENOMEM;
 
     if (r < 0)
         goto out;
-    r = kv_read_cover(op, prefix, &snapshot, &covered);
-    if (r == 0 && !(is_value && covered == strlen(prefix)))
+    len = strlen(prefix);
+    r = read_on_path(op, is_value ? prefix : key, len, KV_SMALL, &snapshot, &covered);
+    if (r == 0 && !(is_value && covered == len))
         r = kv_find_in_cover(snapshot, key, is_value, is_marker, &place);
     else if (r == 0 || kv_try_finer(r))
         r = find_uncovered(op, prefix, key, is_value, &place);

@@ -43,8 +43,9 @@ void kv_retire_names(struct op *op, const char *prefix);
 /* A prefix that is too large, or may not be listed, is looked at in parts. */
 bool kv_try_finer(int err);
 /*
- * The snapshot that shows all keys of `prefix`, from the coarsest prefix that fits; *ret_covered is how much of
- * `prefix` that is. -EFBIG: none fits. A last plain prefix is asked for whole if what is wanted lies deeper.
+ * The snapshot that shows all keys of `prefix`, from the coarsest prefix that fits; what comes behind the first
+ * *ret_covered bytes of `prefix`, it shows (of what begins with these it may show nothing else: kv_find.c). -EFBIG:
+ * none fits. A last plain prefix is asked for whole if what is wanted lies deeper.
  */
 int kv_read_cover(struct op *op, const char *prefix, struct consul_snapshot **ret_snapshot, size_t *ret_covered);
 /* The same for who wants all of `prefix`: that itself may be as large as `max`. */

@@ -26,6 +26,7 @@ struct job {
     struct consul_resource *resource; /* counted */
     enum consul_change change;
     struct consul_snapshot *before, *after; /* counted; before may be NULL */
+    enum changes_announced announced;       /* of what changed */
     struct inode *dir;                      /* counted */
     struct op *op; /* to be run again once all before it has been told; with `dir`: what is about names in that */
     bool drops;    /* before that the kernel is to drop all that nobody uses */
@@ -173,6 +174,7 @@ void notify_changed(void *arg, struct consul_resource *resource, enum consul_cha
     if (fs->notify)
         add_job(fs->notify, (struct job){.resource = consul_resource_ref(resource),
                                          .change = change,
+                                         .announced = changes_are_announced(fs, resource),
                                          .before = before ? consul_snapshot_ref(before) : NULL,
                                          .after = after ? consul_snapshot_ref(after) : NULL});
 }
@@ -424,7 +426,7 @@ static void scan(struct notify *notify, struct job *job)
     /* Whoever replies from the older snapshot replies before we invalidate. */
     gate_synchronize(&fs->gate);
     if (job->resource && job->change == CONSUL_CHANGED) {
-        changes_of(fs, job->resource, job->before, job->after);
+        changes_of(fs, job->resource, job->before, job->after, job->announced);
     } else if (job->resource) {
         changes_unknown(fs, job->resource);
         if (interest_sound(fs, job->resource))

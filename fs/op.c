@@ -486,6 +486,38 @@ bool op_is_watched(struct op *op, const char *path)
     return watched;
 }
 
+bool op_is_known(struct op *op, const char *path)
+{
+    struct consul_resource *resource = find_resource(op, path);
+    struct consul_snapshot *snapshot = NULL;
+    bool watched, known;
+
+    if (resource)
+        snapshot = consul_resource_peek(resource, &watched);
+    known = snapshot || (resource && resource == op->shown);
+    consul_snapshot_unref(snapshot);
+    consul_resource_unref(resource);
+    return known;
+}
+
+bool op_is_used(struct op *op, const char *path)
+{
+    struct consul_resource *resource = find_resource(op, path);
+    bool used = resource && (resource == op->shown || consul_resource_is_used(resource));
+
+    consul_resource_unref(resource);
+    return used;
+}
+
+bool op_is_at_hand(struct op *op, const char *path)
+{
+    struct consul_resource *resource = find_resource(op, path);
+    bool known = resource && (resource == op->shown || consul_resource_is_at_hand(resource, since_ns(op, resource)));
+
+    consul_resource_unref(resource);
+    return known;
+}
+
 void op_retire(struct op *op, const char *path)
 {
     struct consul_resource *resource = find_resource(op, path);

@@ -122,6 +122,10 @@ int op_read(struct op *op, const char *path, enum consul_format format, unsigned
 int op_read_resource(struct op *op, struct consul_resource *resource, struct consul_snapshot **ret_snapshot);
 /* Whether op_read() of it would ask nobody, because a watch keeps it up to date. */
 bool op_is_watched(struct op *op, const char *path);
+/* Whether there is a snapshot of it; consul_resource_is_used(); consul_resource_is_at_hand(). */
+bool op_is_known(struct op *op, const char *path);
+bool op_is_used(struct op *op, const char *path);
+bool op_is_at_hand(struct op *op, const char *path);
 /* See consul_resource_retire(). What the present run has read of it is to be forgotten before. */
 void op_retire(struct op *op, const char *path);
 /*

@@ -271,6 +271,21 @@ static bool evict_one(struct cache *cache, const struct consul_resource *taker, 
     return true;
 }
 
+/* Does a prefix show all that another, longer one does? */
+static bool is_part(const struct consul_resource *whole, const struct consul_resource *part)
+{
+    return whole->format == CONSUL_KV && whole->recursive && part->format == CONSUL_KV && part->recursive &&
+           resource_covers(whole, part->datacenter, part->prefix) && strlen(part->prefix) > strlen(whole->prefix);
+}
+
+/* cache.lock is held. What a watched prefix shows need not be watched in parts: their watches end with the next sweep.
+ */
+static void cover_parts(const struct consul_resource *resource)
+{
+    for (struct consul_resource *r = resource->cache->all; r; r = r->next)
+        r->is_covered |= r->state != WATCH_NONE && is_part(resource, r);
+}
+
 /* cache.lock is held; the snapshot is current. */
 static void maybe_watch(struct consul_resource *resource, struct consul_resource **ret_loser)
 {
@@ -288,6 +303,7 @@ static void maybe_watch(struct consul_resource *resource, struct consul_resource
         cache->promotions += resource->was_demoted;
         resource->was_demoted = false;
         consul_index_init(&resource->index, false, wait_of(cache));
+        cover_parts(resource);
     }
     consul_index_read(&resource->index, resource->snapshot->index);
     resource->state = WATCH_LIVE;
@@ -531,6 +547,71 @@ static void receive(struct http_request *request, void (*take)(struct received *
     }
 }
 
+/* What a part of a prefix shows, by a snapshot of the whole. NULL without memory. */
+static struct consul_snapshot *part_of(const struct consul_snapshot *whole, const struct consul_resource *part)
+{
+    struct consul_snapshot *snapshot = snapshot_new();
+
+    if (!snapshot || kv_list_part(&whole->kv, part->prefix, &snapshot->kv) < 0) {
+        consul_snapshot_unref(snapshot);
+        return NULL;
+    }
+    snapshot->filtered = whole->filtered;
+    snapshot->index = part->snapshot->index; /* as its own blocking queries count */
+    for (size_t i = 0; i < snapshot->kv.n; i++) {
+        const struct consul_kv_entry *entry = snapshot->kv.entries[i];
+
+        snapshot->len += entry->key_len + entry->value_len;
+        if (entry->modify_index > snapshot->index)
+            snapshot->index = entry->modify_index;
+    }
+    return snapshot;
+}
+
+/*
+ * A prefix is about to have its first snapshot. From then on it is what tells of changes in all of its parts that are
+ * known; what has changed since these were last asked, they still tell.
+ */
+static void hand_over(struct consul_resource *resource, struct consul_snapshot *snapshot,
+                      const struct http_request *request)
+{
+    struct cache *cache = resource->cache;
+    struct handed {
+        struct consul_resource *part; /* counted, as are the snapshots */
+        struct consul_snapshot *before, *after;
+    } *handed = NULL;
+    size_t n = 0, parts = 0;
+
+    pthread_mutex_lock(&cache->lock);
+    if (!resource->snapshot && resource->format == CONSUL_KV && resource->recursive && !cache->closing) {
+        apply_pending(resource, snapshot, request->sent_ns, false);
+        for (struct consul_resource *r = cache->all; r; r = r->next)
+            parts += is_part(resource, r) && r->snapshot;
+        handed = parts > 0 ? calloc(parts, sizeof(*handed)) : NULL;
+    }
+    for (struct consul_resource *r = handed ? cache->all : NULL; r; r = r->next) {
+        struct consul_snapshot *part;
+
+        if (!is_part(resource, r) || !r->snapshot || request->sent_ns < r->arrived_ns || !(part = part_of(snapshot, r)))
+            continue;
+        if (same_content(r, r->snapshot, part)) {
+            consul_snapshot_unref(part);
+            continue;
+        }
+        r->refs++;
+        handed[n++] = (struct handed){r, consul_snapshot_ref(r->snapshot), consul_snapshot_ref(part)};
+        set_snapshot(r, part);
+        r->sent_ns = request->sent_ns;
+        r->fetched_ns = r->arrived_ns = r->good_ns = request->done_ns;
+    }
+    pthread_mutex_unlock(&cache->lock);
+    for (size_t i = 0; i < n; i++) {
+        tell_changed(cache, handed[i].part, handed[i].before, handed[i].after);
+        consul_resource_unref(handed[i].part);
+    }
+    free(handed);
+}
+
 static void take_got(struct received *received)
 {
     struct http_request *request = received->request;
@@ -542,6 +623,8 @@ static void take_got(struct received *received)
     int err = received->err;
 
     cache_note_contact(cache, request, err);
+    if (err == 0)
+        hand_over(resource, snapshot, request);
     pthread_mutex_lock(&cache->lock);
     resource->get = NULL;
     if (err == 0 && !resource->get_consistent && goes_back(resource, request, snapshot)) {
@@ -838,6 +921,20 @@ bool consul_resource_is_watched(struct consul_resource *resource)
     return watched;
 }
 
+bool consul_resource_is_at_hand(struct consul_resource *resource, uint64_t since_ns)
+{
+    uint64_t now = consul_now_ns();
+    bool known;
+
+    pthread_mutex_lock(&resource->cache->lock);
+    known = resource->get || resource->state != WATCH_NONE || now < resource->too_big_until_ns ||
+            (resource->snapshot && resource->cache->disconnected_ns) ||
+            (resource->error && resource->error_ns >= since_ns) ||
+            (is_new_enough(resource) && resource->fetched_ns >= since_ns);
+    pthread_mutex_unlock(&resource->cache->lock);
+    return known;
+}
+
 bool consul_resource_is_demoted(struct consul_resource *resource)
 {
     bool demoted;
@@ -977,9 +1074,10 @@ static void sweep(struct cache *cache, uint64_t now, struct consul_resource **en
         uint64_t idle = holders(r) > 0 ? IDLE_WATCH : IDLE_UNREFERENCED;
 
         next = r->next;
-        if (r->state != WATCH_NONE && r->used_ns + idle < now && *n < max) {
+        if (r->state != WATCH_NONE && (r->is_covered || r->used_ns + idle < now) && *n < max) {
             end_watch(r);
-            cache->idle_ended++;
+            cache->idle_ended += !r->is_covered;
+            r->is_covered = false;
             r->refetch_ns = 0;
             r->refs++;
             ended[(*n)++] = r;

@@ -45,6 +45,9 @@ void cache_kv_catch_up(struct cache *cache, const char *datacenter, const char *
 int cache_look_up(struct cache *cache, struct consul_resource *resource, const char *datacenter, const char *key,
                   struct consul_kv_entry **ret_entry, uint64_t *ret_index);
 
+/* See consul_kv_known(). */
+struct consul_kv_known cache_kv_known(struct cache *cache, const char *datacenter, const char *prefix, size_t max);
+
 /* See consul_catch_up(). */
 int cache_catch_up(struct cache *cache, const char *datacenter, void (*done)(void *arg), void *arg);
 

@@ -307,6 +307,11 @@ int consul_catch_up(struct consul *client, const char *datacenter, void (*done)(
     return cache_catch_up(client->cache, datacenter ? datacenter : client->datacenter, done, arg);
 }
 
+struct consul_kv_known consul_kv_known(struct consul *client, const char *datacenter, const char *prefix, size_t max)
+{
+    return cache_kv_known(client->cache, datacenter ? datacenter : client->datacenter, prefix, max);
+}
+
 void consul_drop_caches(struct consul *client) { cache_drop(client->cache); }
 
 void consul_set_kv_limits(struct consul *client, size_t max_value, size_t max_txn_ops)

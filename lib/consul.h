@@ -333,6 +333,14 @@ struct consul_snapshot *consul_resource_peek(struct consul_resource *resource, b
 bool consul_resource_keep(struct consul_resource *resource);
 /* Whether it is watched, or will be as soon as Consul answers again. */
 bool consul_resource_is_watched(struct consul_resource *resource);
+/* Whether there is a snapshot, whatever its age, or one is being asked for. */
+bool consul_resource_is_used(struct consul_resource *resource);
+/*
+ * Whether somebody who began at since_ns had better read this than something else that shows the same and is not used
+ * yet: there is a snapshot that is new enough or kept up to date, or the only one while Consul is away; or it is being
+ * asked for; or why there is none is known.
+ */
+bool consul_resource_is_at_hand(struct consul_resource *resource, uint64_t since_ns);
 /*
  * Whether its watch was given up, for a while, because it brought too much for what changed (watch_cost.h). It can be
  * read, but who can do with a part of it had better ask for that.
@@ -360,6 +368,15 @@ enum consul_kv_scope consul_resource_kv_scope(const struct consul_resource *reso
 const char *consul_resource_kv_prefix(const struct consul_resource *resource);
 /* The datacenter that its path names, borrowed; NULL where it names none. */
 const char *consul_resource_kv_datacenter(const struct consul_resource *resource);
+
+/*
+ * What resources that show all or some of them tell of the keys that begin with `prefix`, in the datacenter (NULL: the
+ * configured one): whether any is used, and whether these alone are known to exceed `max` bytes of an answer.
+ */
+struct consul_kv_known {
+    bool any, too_large;
+};
+struct consul_kv_known consul_kv_known(struct consul *client, const char *datacenter, const char *prefix, size_t max);
 
 /* A slot for the program's own bookkeeping; guarded by the program. */
 void **consul_resource_user(struct consul_resource *resource);

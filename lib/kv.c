@@ -304,6 +304,21 @@ int kv_list_patch(const struct consul_kv_list *list, const char *key, struct con
     return 0;
 }
 
+int kv_list_part(const struct consul_kv_list *list, const char *prefix, struct consul_kv_list *ret_list)
+{
+    size_t len = strlen(prefix), from = consul_kv_lower_bound(list, prefix, len), to = from;
+
+    while (to < list->n && list->entries[to]->key_len >= len &&
+           memcmp(consul_kv_key(list->entries[to]), prefix, len) == 0)
+        to++;
+    *ret_list = (struct consul_kv_list){.entries = malloc((to - from + 1) * sizeof(*ret_list->entries))};
+    if (!ret_list->entries)
+        return -ENOMEM;
+    while (from < to)
+        ret_list->entries[ret_list->n++] = consul_kv_entry_ref(list->entries[from++]);
+    return 0;
+}
+
 /* ---- transactions ---------------------------------------------------------------------------------------------- */
 
 /* Decodes one UTF-8 sequence. Returns its length, or 0 where there is none. RFC 3629: no surrogates, no overlongs. */

@@ -20,6 +20,8 @@ int kv_entry_decode(const json_t *object, struct consul_kv_entry **ret_entry);
 /* A copy of the list in which `entry` stands for its key, or, with entry NULL, `key` is gone. */
 int kv_list_patch(const struct consul_kv_list *list, const char *key, struct consul_kv_entry *entry,
                   struct consul_kv_list *ret_list);
+/* A copy of what begins with `prefix`. */
+int kv_list_part(const struct consul_kv_list *list, const char *prefix, struct consul_kv_list *ret_list);
 /* Roughly how many bytes of the answer that is `list` tell what changed after `before`, which was at `index`. */
 size_t kv_list_news(const struct consul_kv_list *before, uint64_t index, const struct consul_kv_list *list);
 bool kv_list_same(const struct consul_kv_list *a, const struct consul_kv_list *b);

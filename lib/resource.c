@@ -180,6 +180,7 @@ int cache_get(struct cache *cache, const char *path, enum consul_format format, 
     resource = find(cache, path);
     if (resource) {
         resource->refs++;
+        resource->is_covered = false;
         if (max > resource->max) {
             resource->max = max;
             resource->too_big_until_ns = 0;
@@ -240,6 +241,22 @@ void consul_resource_unref(struct consul_resource *resource)
 
 const char *consul_resource_path(const struct consul_resource *resource) { return resource->path; }
 
+/* cache.lock is held. */
+static bool is_used(const struct consul_resource *resource)
+{
+    return resource->snapshot || resource->get || resource->state != WATCH_NONE;
+}
+
+bool consul_resource_is_used(struct consul_resource *resource)
+{
+    bool used;
+
+    pthread_mutex_lock(&resource->cache->lock);
+    used = is_used(resource);
+    pthread_mutex_unlock(&resource->cache->lock);
+    return used;
+}
+
 enum consul_kv_scope consul_resource_kv_scope(const struct consul_resource *resource)
 {
     if (!resource->prefix)
@@ -252,5 +269,22 @@ enum consul_kv_scope consul_resource_kv_scope(const struct consul_resource *reso
 const char *consul_resource_kv_prefix(const struct consul_resource *resource) { return resource->prefix; }
 
 const char *consul_resource_kv_datacenter(const struct consul_resource *resource) { return resource->datacenter; }
+
+struct consul_kv_known cache_kv_known(struct cache *cache, const char *datacenter, const char *prefix, size_t max)
+{
+    struct consul_kv_known known = {0};
+    uint64_t now = consul_now_ns();
+    size_t len = strlen(prefix);
+
+    pthread_mutex_lock(&cache->lock);
+    for (const struct consul_resource *r = cache->all; r; r = r->next) {
+        if (!resource_is_kv_of(r, datacenter) || strncmp(r->prefix, prefix, len) != 0)
+            continue;
+        known.any |= is_used(r);
+        known.too_large |= r->format == CONSUL_KV && r->recursive && now < r->too_big_until_ns && r->max >= max;
+    }
+    pthread_mutex_unlock(&cache->lock);
+    return known;
+}
 
 void **consul_resource_user(struct consul_resource *resource) { return &resource->user; }

@@ -51,6 +51,7 @@ struct consul_resource {
     uint64_t changed_ns; /* a blocking query last brought something new */
     struct watch_cost cost;
     bool was_demoted; /* and was not watched since */
+    bool is_covered;  /* a prefix that shows it, too, has become watched, and nobody got it since */
     int error;
     uint64_t error_ns;
     uint64_t too_big_until_ns, too_big_pause_ns;

@@ -4,6 +4,7 @@ tests/bench measures.
 """
 
 import os
+import time
 
 import pytest
 
@@ -79,11 +80,29 @@ def test_reading_from_an_open_file_is_the_kernels(hot):
             assert upcalls(mnt, lambda: [os.pread(file.fileno(), 100, 0) for _ in range(TIMES)]) == {}
 
 
-def test_first_look_at_a_key_is_one_request(mount, agent, proxy):
-    agent.kv_set("a/b/c/d/e/key", b"value")
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("key", ["key", "a/key", "a/b/c/d/e/key"])
+def test_first_look_at_a_key_is_one_request(mount, agent, proxy, large, key):
+    """Also where the whole store is too large to be asked for, and after caches were dropped."""
+    agent.kv_set(key, b"value")
+    for n in range(16 if large else 0):
+        agent.kv_set(f"large/{n}", b"x" * 200_000)
+    mnt = mount(proxy)
+    for _ in range(2):
+        with proxy.record() as seen:
+            assert (mnt / "kv" / key).read_bytes() == b"value"
+            time.sleep(1.5)  # nor is more asked for later, by itself
+        assert len(seen.matching(path="/v1/kv/*", blocking=False)) == 1
+        (mnt / ".consulfs/drop-caches").write_text("1")
+
+
+def test_first_listing_of_a_directory_is_one_request(mount, agent, proxy):
+    for n in range(16):
+        agent.kv_set(f"large/{n}", b"x" * 200_000)
+        agent.kv_set(f"small/{n}", b"value")
     mnt = mount(proxy)
     with proxy.record() as seen:
-        assert (mnt / "kv/a/b/c/d/e/key").read_bytes() == b"value"
+        assert len(sh("ls -l kv/small; tail -n +1 kv/small/*", cwd=mnt.path).stdout.splitlines()) > 16
     assert len(seen.matching(path="/v1/kv/*", blocking=False)) == 1
 
 

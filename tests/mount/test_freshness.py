@@ -277,6 +277,7 @@ def test_who_works_in_a_directory_keeps_it(mount, agent, proxy, loss):
     """When nothing is known for certain any more, the kernel is to ask again, but not to forget where somebody is."""
     agent.kv_set("d/e/a", b"1")
     mnt = mount(proxy)
+    os.listdir(mnt / "kv")  # which the mount would do by itself, in order to know whether somebody is in it
     wait_watched(proxy, lambda: (mnt / "kv/d/e/a").read_bytes())
     before, here = os.getcwd(), os.fspath(mnt / "kv/d/e")
 

@@ -67,6 +67,18 @@ class Directory:
 # The directory's watchers
 
 
+def test_what_shows_it_becomes_another(mount, agent):
+    """The first look was at it; once somebody looks at something else, all that there is tells of changes."""
+    agent.kv_set("other", b"1")
+    mnt = mount(agent)
+    with Directory(mnt, agent) as d:
+        for n in range(60):
+            d.set(f"key{n}", b"1")
+            if n == 30:
+                assert (mnt / "kv/other").read_bytes() == b"1"
+        assert d.events() == [event for n in range(60) for event in created(f"d/key{n}")]
+
+
 def test_value_changes(mnt, agent):
     with Directory(mnt, agent) as d:
         d.set("a", b"1")
@@ -404,7 +416,7 @@ def test_what_nobody_holds_is_not_kept_up_to_date(mount, agent, proxy):
     with Directory(mnt, agent), proxy.record() as seen:
         for n in range(1, 4):  # what is held and what is not are looked at one after the other
             (mnt / ".consulfs/drop-caches").write_text("1")
-            wait_until(lambda n=n: len(seen.matching(path="/v1/kv/", blocking=True)) >= n, "kv/ is watched again")
+            wait_until(lambda n=n: len(seen.matching(path="/v1/kv/*", blocking=True)) >= n, "kv/ is watched again")
         assert not seen.matching(path="/v1/health/*")
 
 

@@ -254,6 +254,7 @@ def test_waiting_is_no_polling(mount, agent, proxy, process):
     agent.kv_set("job", b"1")
     holder, waiter = process(), process()
     here, there = mount(agent), mount(proxy)
+    os.listdir(there / "kv")  # from then on all is watched, not what the first look was at
     holder.open_("f", str(here / "kv/job"))
     holder.flock("f", LOCK_EX)
     waiter.open_("f", str(there / "kv/job"), os.O_RDONLY)
@@ -276,6 +277,7 @@ def test_many_waiters_of_one_mount_wait_once(held, proxy_for, mount, agent, proc
     here, _, holder = held
     proxy = proxy_for(agent)
     there = mount(proxy)
+    os.listdir(there / "kv")  # from then on all is watched, not what the first look was at
     waiters = [process() for _ in range(5)]
     with proxy.record() as seen:
         for one in waiters:

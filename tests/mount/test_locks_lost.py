@@ -308,6 +308,7 @@ def test_a_lock_that_is_held_is_renewed(held, agent, proxy_for, mount, process):
     proxy = proxy_for(agent)
     agent.kv_set("long", b"1")
     mnt, holder = mount(proxy, lock_ttl=TTL), process()
+    os.listdir(mnt / "kv")  # which the mount would do by itself, as the file in it is open
     holder.open_("f", str(mnt / "kv/long"))
     holder.flock("f", LOCK_EX)
     session = session_of(agent, "long")

@@ -26,13 +26,17 @@ def watched(mnt):
     return {sort: now[f"watches.{sort}"] for sort in ("prefixes", "names", "keys", "others") if now[f"watches.{sort}"]}
 
 
-def test_a_small_store_is_one_watch(mount, agent):
+def test_a_small_store_is_one_watch(mount, agent, proxy):
     for name in "abc":
         fill(agent, f"{name}/deep/er", 1000)
-    mnt = mount(agent)
+    mnt = mount(proxy)
     for name in "abc":
         assert len((mnt / f"kv/{name}/deep/er/3").read_bytes()) == 100
-    assert watched(mnt) == {"prefixes": 1}
+    wait_until(lambda: watched(mnt) == {"prefixes": 1}, "what the first look was at is not watched by itself any more")
+    with proxy.record() as seen:
+        for name in "abc":
+            assert len((mnt / f"kv/{name}/deep/er/3").read_bytes()) == 100
+    assert seen.not_blocking == []
 
 
 def test_other_things_have_watches_of_their_own(mount, agent):
@@ -49,13 +53,19 @@ def test_in_a_large_store_what_is_read_is_watched(mount, agent, proxy):
     fill(agent, "large", 2 * SMALL)
     fill(agent, "small", 1000)
     mnt = mount(proxy)
+    fill(agent, "other", 1000)
     with proxy.record() as seen:
         assert len((mnt / "kv/small/3").read_bytes()) == 100
-    assert len(seen.not_blocking) <= 3, seen.not_blocking
-    assert watched(mnt) == {"names": 1, "prefixes": 1}, "the names in kv/, and all of small/"
+    assert len(seen.not_blocking) == 1, "the first look is at what it is about"
+    assert watched(mnt) == {"prefixes": 1} and stats(mnt)["prefixes.too_large"] == 0
+    with proxy.record() as seen:
+        assert len((mnt / "kv/other/3").read_bytes()) == 100
+    assert len(seen.not_blocking) == 3, "all, which is too large; the names in kv/; and all of other/"
+    assert watched(mnt) == {"names": 1, "prefixes": 2}
     assert stats(mnt)["prefixes.too_large"] == 1
     with proxy.record() as seen:
-        assert len((mnt / "kv/small/4").read_bytes()) == 100
+        for name in ("small", "other"):
+            assert len((mnt / f"kv/{name}/4").read_bytes()) == 100
     assert seen.not_blocking == []
 
 
@@ -64,7 +74,7 @@ def test_hot_keys_of_a_large_directory(mount, agent, proxy):
     mnt = mount(proxy)
     for n in "123":
         (mnt / "kv/large" / n).read_bytes()
-    assert watched(mnt) == {"names": 2, "keys": 3}, "the names in kv/ and large/"
+    assert watched(mnt) == {"names": 2, "prefixes": 1, "keys": 2}, "the names in kv/ and large/; the first look's"
     agent.kv_set("large/2", b"new")
     wait_equal((mnt / "kv/large/2").read_bytes, b"new")
     with proxy.record() as seen:
@@ -75,6 +85,7 @@ def test_hot_keys_of_a_large_directory(mount, agent, proxy):
 def test_a_store_that_grows_too_large(mount, agent):
     fill(agent, "small", 1000)
     mnt = mount(agent)
+    os.listdir(mnt / "kv")
     (mnt / "kv/small/3").read_bytes()
     assert watched(mnt) == {"prefixes": 1}
     fill(agent, "large", 2 * SMALL)
@@ -106,6 +117,7 @@ def test_one_hot_prefix_beside_a_quiet_one(mount, agent, proxy):
         wait_equal((mnt / f"kv/hot/{done % 10}").read_bytes, new)
         assert len((mnt / "kv/quiet/3").read_bytes()) == quiet // 10
 
+    os.listdir(mnt / "kv")
     rewrite()
     assert watched(mnt) == {"prefixes": 1}
     while stats(mnt)["watches.demotions"] < 2:
@@ -197,14 +209,18 @@ def test_the_value_of_a_directory_in_a_large_store_is_listed(mount, agent):
     wait_equal(lambda: sorted(os.listdir(mnt / "kv/d")), ["0", "1"])
 
 
-def test_a_key_of_a_large_store_becomes_a_directory(mount, agent):
-    """The key itself does not change: that there are others below it is told by the names."""
+@pytest.mark.parametrize("first", [False, True])
+def test_a_key_of_a_large_store_becomes_a_directory(mount, agent, first):
+    """The key itself does not change: that there are others below it is told by the names, or by what the first look
+    asked for."""
     fill(agent, "large", 2 * SMALL)
     agent.kv_set("d/key", b"value")
     agent.kv_set("key", b"value")
     mnt = mount(agent)
+    if not first:
+        (mnt / "kv/d/key").read_bytes()
     assert (mnt / "kv/key").read_bytes() == b"value"
-    wait_until(lambda: watched(mnt).get("keys") == 1, "its value is watched")
+    wait_until(lambda: watched(mnt).get("prefixes" if first else "keys") == 1, "its value is watched")
     agent.kv_set("key/below", b"other")
     wait_until(lambda: (mnt / "kv/key").is_dir(), "it is a directory")
     assert sorted(os.listdir(mnt / "kv/key")) == ["%value", "below"]
@@ -246,5 +262,5 @@ def test_a_directory_of_many_megabytes_is_listed_with_contents(mount, agent, pro
     with proxy.record() as seen:
         listed = sh("ls -l kv/huge", cwd=mnt.path).stdout.splitlines()
     assert len(listed) == 46 and all(line.split()[4] == "200000" for line in listed[1:])
-    assert stats(mnt)["upcalls.lookup"] - before["upcalls.lookup"] <= 3
+    assert stats(mnt)["upcalls.lookup"] - before["upcalls.lookup"] <= 5, "not one a file"
     assert len(seen.not_blocking) <= 5, seen.not_blocking

@@ -1100,6 +1100,55 @@ static void test_a_new_leader_is_not_believed(void **state)
     assert_int_equal(told_count(f, "/v1/x", CONSUL_CHANGED), 2);
 }
 
+static uint64_t modify_index_known(struct consul_resource *resource, const char *key)
+{
+    bool watched;
+    struct consul_snapshot *snapshot = consul_resource_peek(resource, &watched);
+    struct consul_kv_entry *entry = snapshot ? consul_kv_find(&snapshot->kv, key, strlen(key)) : NULL;
+    uint64_t index = entry ? entry->modify_index : 0;
+
+    consul_snapshot_unref(snapshot);
+    return index;
+}
+
+/* What has changed in a part until the whole was asked for, the part still tells; then it is not watched any more. */
+static void test_a_part_is_handed_over_to_the_whole(void **state)
+{
+    static const char part_path[] = "/v1/kv/a?recurse", whole_path[] = "/v1/kv/?recurse";
+    struct fixture *f = *state;
+    struct consul_resource *part, *whole;
+
+    start_client(f, 8, 10000);
+    part = get(f, part_path, CONSUL_KV, CONSUL_BLOCKS);
+    whole = get(f, whole_path, CONSUL_KV, CONSUL_BLOCKS);
+    assert_false(consul_kv_known(f->client, NULL, "", 1).any);
+    server_set(&f->server, part_path, 200, 10,
+               "[{\"Key\":\"a/b\",\"ModifyIndex\":5},{\"Key\":\"a/c\",\"ModifyIndex\":6}]");
+    assert_int_equal(freshness_of(f, part), CONSUL_WATCHED);
+    server_wait(&f->server, part_path, true, 1);
+    assert_true(consul_kv_known(f->client, NULL, "", 1).any && consul_kv_known(f->client, NULL, "a", 1).any);
+    assert_false(consul_kv_known(f->client, NULL, "a/", 1).any || consul_kv_known(f->client, "other", "", 1).any);
+
+    server_hold(&f->server, part_path, true, true); /* its blocking query's answer is late */
+    server_set(&f->server, whole_path, 200, 20,
+               "[{\"Key\":\"a/b\",\"ModifyIndex\":11},{\"Key\":\"b\",\"ModifyIndex\":20}]");
+    assert_int_equal(freshness_of(f, whole), CONSUL_WATCHED);
+    assert_int_equal(told_count(f, part_path, CONSUL_CHANGED), 2);
+    assert_int_equal(modify_index_known(part, "a/b"), 11);
+    assert_int_equal(modify_index_known(part, "a/c"), 0);
+    assert_int_equal(modify_index_known(part, "b"), 0);
+
+    /* What it then tells is nothing new, and counts as it always did. */
+    server_release(&f->server, part_path, true, 200, 12, "[{\"Key\":\"a/b\",\"ModifyIndex\":11}]");
+    server_wait(&f->server, part_path, true, 2);
+    assert_int_equal(server_asked_index(&f->server, part_path), 12);
+    assert_int_equal(told_count(f, part_path, CONSUL_CHANGED), 2);
+    assert_int_equal(told_count(f, part_path, CONSUL_WATCH_ENDED), 0);
+    pass(f, 6 * SECOND);
+    wait_told(f, part_path, CONSUL_WATCH_ENDED, 1);
+    assert_int_equal(stats_of(f).watches, 1);
+}
+
 static void test_not_everything_is_watched(void **state)
 {
     static const struct {
@@ -1889,6 +1938,7 @@ int main(void)
         CASE(test_index_goes_backwards),
         CASE(test_index_of_any_server_goes_backwards),
         CASE(test_a_new_leader_is_not_believed),
+        CASE(test_a_part_is_handed_over_to_the_whole),
         CASE(test_not_everything_is_watched),
         CASE(test_watch_ends_when_it_becomes_empty),
         CASE(test_watch_survives_garbage),
