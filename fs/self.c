@@ -163,6 +163,7 @@ static void print_all(struct fs *fs, void (*print)(FILE *, const char *, uint64_
     print(stream, "watches.others", stats.watches - stats.watches_prefixes - stats.watches_names - stats.watches_keys);
     print(stream, "watches.ended", stats.watches_ended);
     print(stream, "watches.evicted", stats.evictions);
+    print(stream, "watches.abandoned", stats.abandoned);
     print(stream, "watches.idled", stats.idle_ended);
     print(stream, "watches.demotions", stats.demotions);
     print(stream, "watches.promotions", stats.promotions);

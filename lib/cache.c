@@ -9,8 +9,10 @@
  * one GET, which all readers of the resource share.
  *
  * A resource that is read becomes watched as soon as a watch is free. The least recently read one gives its watch up
- * when it has not been read for EVICT_AFTER; while all are hot the others are revalidated on each read. One whose
- * blocking query brings far more than what changed is demoted for a while: revalidated, or read in parts.
+ * when it has not been read for EVICT_AFTER; while all are hot the others are revalidated on each read. As the agent
+ * does not notice that a watch ended (abandoned.h), no more begin once these and the ended ones are twice the allowed
+ * number. One whose blocking query brings far more than what changed is demoted for a while: revalidated, or read in
+ * parts.
  *
  * Blocking queries may be answered by any server (`stale`), so that many mounts do not load the leader, unless this
  * mount is strict (stale= of 0). Such an answer tells of changes, and of nothing else: it is not fresh for anybody, and
@@ -227,6 +229,19 @@ static bool is_new_enough(const struct consul_resource *resource)
            resource->snapshot->index >= resource->floor_index;
 }
 
+/* cache.lock is held. The blocking query that is under way is not ours any more; its on_watch sees that. */
+static void abandon_query(struct consul_resource *resource)
+{
+    struct cache *cache = resource->cache;
+
+    if (!resource->watch)
+        return;
+    http_cancel(cache->http, resource->watch);
+    resource->watch = NULL;
+    abandoned_add(&cache->abandoned, resource->watch_since_ns + consul_index_deadline_ms(&resource->index, 0) * MS,
+                  consul_now_ns());
+}
+
 /* cache.lock is held. True when somebody must be told (CONSUL_WATCH_ENDED). */
 static bool end_watch(struct consul_resource *resource)
 {
@@ -239,9 +254,7 @@ static bool end_watch(struct consul_resource *resource)
         resource->good_ns = cache->disconnected_ns ? cache->disconnected_ns : consul_now_ns();
     else if (resource->broken_ns)
         resource->good_ns = resource->broken_ns;
-    if (resource->watch)
-        http_cancel(cache->http, resource->watch);
-    resource->watch = NULL;   /* on_watch sees that it is no longer ours */
+    abandon_query(resource);
     resource->refetch_ns = 0; /* what was due was due to the watch */
     resource->watch_paused = false;
     resource->state = WATCH_NONE;
@@ -296,7 +309,7 @@ static void maybe_watch(struct consul_resource *resource, struct consul_resource
         watch_cost_is_demoted(&resource->cost, now))
         return;
     if (resource->state == WATCH_NONE) {
-        if (cache->watch_limit == 0 ||
+        if (cache->watches + abandoned_count(&cache->abandoned, now) >= 2 * cache->watch_limit ||
             (cache->watches >= cache->watch_limit && !evict_one(cache, resource, now, ret_loser)))
             return;
         cache->watches++;
@@ -1110,9 +1123,7 @@ static void break_all(struct cache *cache, uint64_t now, struct consul_resource 
     for (r = cache->all; r && *n < max; r = r->next) {
         if (r->state != WATCH_LIVE)
             continue;
-        if (r->watch)
-            http_cancel(cache->http, r->watch);
-        r->watch = NULL;
+        abandon_query(r);
         r->watch_paused = false;
         r->state = WATCH_BROKEN;
         r->broken_ns = 0;
@@ -1198,7 +1209,8 @@ int cache_new(const struct consul_options *options, struct cache **ret_cache)
     cache_split_connections(options->watches, &connections, &cache->watch_limit, &lock_waits);
     cache->bucket_n = 256;
     cache->buckets = calloc(cache->bucket_n, sizeof(*cache->buckets));
-    if (!cache->buckets) {
+    if (!cache->buckets || abandoned_init(&cache->abandoned, 2 * cache->watch_limit) < 0) {
+        free(cache->buckets);
         free(cache);
         return -ENOMEM;
     }
@@ -1250,6 +1262,7 @@ void cache_free(struct cache *cache)
     }
     worker_free(cache->worker);
     filtered_clear(&cache->filtered_paths);
+    abandoned_clear(&cache->abandoned);
     free(cache->buckets);
     pthread_mutex_destroy(&cache->lock);
     free(cache);
@@ -1289,6 +1302,7 @@ void cache_add_stats(struct cache *cache, struct consul_stats *stats)
     pthread_mutex_lock(&cache->lock);
     count_by_sort(cache, stats);
     stats->evictions = cache->evicted;
+    stats->abandoned = abandoned_count(&cache->abandoned, consul_now_ns());
     stats->idle_ended = cache->idle_ended;
     stats->demotions = cache->demotions;
     stats->promotions = cache->promotions;

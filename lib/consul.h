@@ -555,6 +555,7 @@ struct consul_stats {
     /* Why watches ended: for a hotter one, because nobody read, because they brought too much. What was demoted and is
      * watched again counts as promoted. */
     uint64_t evictions, idle_ended, demotions, promotions;
+    unsigned abandoned; /* blocking queries of ended watches that the agent still holds a connection for */
     uint64_t watches_ended, cache_hits, cache_misses, dropped_answers, stale_served;
     uint64_t disconnected_since_ns; /* CLOCK_REALTIME; 0 while connected */
     uint64_t filtered;              /* answers of which the server said that ACLs filtered them */

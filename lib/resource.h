@@ -5,6 +5,7 @@
 #ifndef CONSUL_LIB_RESOURCE_H
 #define CONSUL_LIB_RESOURCE_H
 
+#include "abandoned.h"
 #include "cache.h"
 #include "filtered.h"
 #include "index.h"
@@ -85,6 +86,7 @@ struct cache {
     size_t bucket_n, n;
     struct consul_resource *all;
     unsigned watches;
+    struct abandoned abandoned;             /* the queries of watches that were ended */
     struct consul_waiter *soonest, *latest; /* by deadline */
     uint64_t timer_ns;                      /* the earliest refetch or end of a grace; a tick is due then */
     uint64_t wrote_ns;                      /* when this client last learnt that it had written to /v1/kv */

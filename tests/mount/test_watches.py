@@ -49,6 +49,19 @@ def test_other_things_have_watches_of_their_own(mount, agent):
     assert now["prefixes"] == 1 and now["others"] >= 1 and sum(now.values()) == stats(mnt)["watches.now"]
 
 
+def test_ended_watches_do_not_use_up_the_agents_connections(mount, new_agent):
+    """It holds one until a blocking query's time is over, whether or not somebody still waits; 200 for a host."""
+    agent = new_agent()
+    agent.kv_set("a", b"1")
+    mnt = mount(agent)
+    for _ in range(220):
+        (mnt / ".consulfs/drop-caches").write_text("1")
+        assert (mnt / "kv/a").read_bytes() == b"1"
+    now = stats(mnt)
+    assert 50 < now["watches.abandoned"] + now["watches.now"] <= 2 * 64
+    assert agent.kv_get("a") == b"1"
+
+
 def test_in_a_large_store_what_is_read_is_watched(mount, agent, proxy):
     fill(agent, "large", 2 * SMALL)
     fill(agent, "small", 1000)

@@ -1100,6 +1100,33 @@ static void test_a_new_leader_is_not_believed(void **state)
     assert_int_equal(told_count(f, "/v1/x", CONSUL_CHANGED), 2);
 }
 
+/* The agent answers them all the same, and its connections are limited. */
+static void test_ended_watches_count_until_their_queries_end(void **state)
+{
+    struct fixture *f = *state;
+    struct consul_resource *resource;
+    unsigned before;
+
+    start_client(f, 4, 10000);
+    resource = get(f, "/v1/x", CONSUL_JSON, CONSUL_BLOCKS);
+    server_set(&f->server, "/v1/x", 200, 10, "{\"v\":1}");
+    for (unsigned i = 0; i < 8; i++) {
+        expect_read(f, resource, 1, CONSUL_WATCHED);
+        server_wait(&f->server, "/v1/x", true, i + 1);
+        assert_int_equal(stats_of(f).abandoned, i);
+        consul_drop_caches(f->client);
+    }
+    expect_read(f, resource, 1, CONSUL_FRESH);
+    assert_int_equal(stats_of(f).watches, 0);
+    assert_int_equal(stats_of(f).abandoned, 8);
+    before = seen_of(f, "/v1/x").blocking;
+    expect_read(f, resource, 1, CONSUL_FRESH);
+    assert_int_equal(seen_of(f, "/v1/x").blocking, before);
+    pass(f, 320 * SECOND);
+    expect_read(f, resource, 1, CONSUL_WATCHED);
+    assert_int_equal(stats_of(f).abandoned, 0);
+}
+
 static uint64_t modify_index_known(struct consul_resource *resource, const char *key)
 {
     bool watched;
@@ -1939,6 +1966,7 @@ int main(void)
         CASE(test_index_of_any_server_goes_backwards),
         CASE(test_a_new_leader_is_not_believed),
         CASE(test_a_part_is_handed_over_to_the_whole),
+        CASE(test_ended_watches_count_until_their_queries_end),
         CASE(test_not_everything_is_watched),
         CASE(test_watch_ends_when_it_becomes_empty),
         CASE(test_watch_survives_garbage),
