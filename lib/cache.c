@@ -209,6 +209,8 @@ static int start_blocking_query(struct consul_resource *resource)
         return -ENOMEM;
     request->intent = CONSUL_READ;
     request->blocking = true;
+    request->apart = resource->watch_begins; /* later ones have that of the one before */
+    resource->watch_begins = false;
     request->max_answer = resource->max;
     request->deadline_ns =
         consul_now_ns() + consul_index_deadline_ms(&resource->index, (unsigned)cache->options.timeout_ms) * MS;
@@ -319,6 +321,7 @@ static void maybe_watch(struct consul_resource *resource, struct consul_resource
         cover_parts(resource);
     }
     consul_index_read(&resource->index, resource->snapshot->index);
+    resource->watch_begins = resource->state == WATCH_NONE;
     resource->state = WATCH_LIVE;
     if (start_blocking_query(resource) < 0)
         end_watch(resource); /* nothing was told under it yet */

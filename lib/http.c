@@ -395,6 +395,8 @@ static void start(struct http *http, struct http_request *request)
         set_probe_options(request, easy);
     else
         set_agent_options(http, easy);
+    if (request->apart && !http->https) /* else all share one (HTTP/2) */
+        curl_easy_setopt(easy, CURLOPT_FRESH_CONNECT, 1L);
     if (strcmp(request->method, "HEAD") == 0) {
         curl_easy_setopt(easy, CURLOPT_NOBODY, 1L);
     } else {

@@ -28,6 +28,7 @@ struct http_request {
     enum consul_intent intent;
     bool health_by_status; /* 429 and 503 with a JSON object are answers: they say how healthy something is */
     bool blocking;         /* a blocking query: not retried here, counted apart */
+    bool apart;            /* on a connection that no request had before, so that who comes next finds that one free */
     size_t max_answer;
     /* Not NULL: takes the body of a 200 in pieces. False: none of it now; http_resume() when there is room. Such a
      * request is never sent again. */

@@ -64,6 +64,7 @@ struct consul_resource {
     uint64_t refetch_ns; /* a GET is due; 0: none */
     enum watch_state state;
     bool watch_paused;  /* the next blocking query waits for refetch_ns */
+    bool watch_begins;  /* its first blocking query is about to be sent */
     bool watch_stale;   /* any server may answer the one that is under way */
     uint64_t broken_ns; /* 0 once the grace is over */
     struct consul_index index;
