@@ -591,6 +591,16 @@ static void resume_marked(struct http *http)
     }
 }
 
+static void look_at_timeouts(struct http *http)
+{
+    int running;
+
+    if (http->curl_due_ns > consul_now_ns())
+        return;
+    http->curl_due_ns = UINT64_MAX; /* until it says otherwise */
+    curl_multi_socket_action(http->multi, CURL_SOCKET_TIMEOUT, 0, &running);
+}
+
 /* A few at a time: an answer to the first is not to wait until the last of hundreds is on its way. */
 static void start_probes(struct http *http)
 {
@@ -599,6 +609,7 @@ static void start_probes(struct http *http)
 
         list_remove(&http->probes, request);
         start(http, request);
+        look_at_timeouts(http); /* which connects it, before the next is made ready */
     }
 }
 
@@ -689,16 +700,6 @@ static void on_ready(void *arg, int fd, unsigned events)
     if (events & SOCKETS_ERR)
         what |= CURL_CSELECT_ERR;
     curl_multi_socket_action(http->multi, fd, what, &running);
-}
-
-static void look_at_timeouts(struct http *http)
-{
-    int running;
-
-    if (http->curl_due_ns > consul_now_ns())
-        return;
-    http->curl_due_ns = UINT64_MAX; /* until it says otherwise */
-    curl_multi_socket_action(http->multi, CURL_SOCKET_TIMEOUT, 0, &running);
 }
 
 static int ms_until(uint64_t then)

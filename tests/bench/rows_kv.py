@@ -15,6 +15,7 @@ from measure import (
     spread,
     time_text,
 )
+from harness.wait import wait_until
 from world import Counters, KeepAlive, connections, cpu_ns, drop_caches, load, resident
 
 

@@ -135,24 +135,31 @@ def rows_fastest(world):
     mount = world.mount(agent)
     path = mount / "services/web10/fastest"
     _cat(path)
-    found = hammer("read", path, seconds=0.5)
+    hammer("read", path, operations=1000)
     with Counters(mount) as counters:
         found = hammer("read", path, seconds=0.5)
     floor = world.floor()
     hammer("read", floor / "0", operations=100)
-    least = hammer("read", floor / "0", seconds=0.5)
+    both = rounds(
+        5,
+        {
+            "consulfs": lambda: hammer("read", path, seconds=0.2)["p50"],
+            "floor": lambda: hammer("read", floor / "0", seconds=0.2)["p50"],
+        },
+    )
+    ratio = median([own / least for own, least in zip(both["consulfs"], both["floor"])])
     yield Row(
         "services/X/fastest, hot",
         target="as any watched file (≤ 1.2 × least FUSE)",
-        met=found["p50"] <= 1.2 * least["p50"],
-        result=f"{found['p50'] / least['p50']:.2f} × least FUSE",
+        met=ratio <= 1.2,
+        result=f"{ratio:.2f} × least FUSE",
         requests=count_text(counters.requests / found["operations"]),
         upcalls=", ".join(
             f"{count_text(n / found['operations'])} {k}"
             for k, n in counters.waited_for.items()
             if n / found["operations"] > 0.005
         ),
-        cells={"consulfs": time_text(found["p50"]), "floor": time_text(least["p50"])},
+        cells={way: spread(times) for way, times in both.items()},
     )
 
 
