@@ -207,9 +207,12 @@ unsigned interest_visit(struct fs *fs, struct inode *dir, unsigned attempt)
         return 0;
     if (attempt == 1) {
         find_known_in(fs, NULL, dir, false, &known); /* what is in it would keep it, too */
-        drop(fs, &known);
+        held = known.n > INTEREST_DROP_MAX;
+        if (!held)
+            drop(fs, &known);
         known_clear(fs, &known);
-        return INTEREST_MOMENT_MS;
+        if (!held)
+            return INTEREST_MOMENT_MS;
     }
     op = op_new(fs, NULL, dir, NULL, run_list);
     if (op) {

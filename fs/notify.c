@@ -174,7 +174,7 @@ void notify_changed(void *arg, struct consul_resource *resource, enum consul_cha
     if (fs->notify)
         add_job(fs->notify, (struct job){.resource = consul_resource_ref(resource),
                                          .change = change,
-                                         .announced = changes_are_announced(fs, resource),
+                                         .announced = before ? changes_are_announced(fs, resource) : CHANGES_SILENT,
                                          .before = before ? consul_snapshot_ref(before) : NULL,
                                          .after = after ? consul_snapshot_ref(after) : NULL});
 }

@@ -391,15 +391,29 @@ static bool is_unreliable(const struct consul_resource *resource, const struct h
     return request->last_contact_ms > allowed || snapshot->index < resource->index.index;
 }
 
+/* Something was known when the request was sent that its answer, of this index, does not know yet, or any more. */
+static bool knew_more(const struct consul_resource *resource, const struct http_request *request, uint64_t index)
+{
+    return resource->snapshot && index < resource->snapshot->index && request->sent_ns >= resource->arrived_ns;
+}
+
 /*
- * cache.lock is held. The answer says that there is less than was known when it was asked for: so it is after a
- * restore, but a leader that has not caught up with its own log says so, too.
+ * cache.lock is held. The answer says that there is less than was known, of the resource or, if it is its first, in
+ * parts: so it is after a restore, but a leader that has not caught up with its own log says so, too.
  */
 static bool goes_back(const struct consul_resource *resource, const struct http_request *request,
                       const struct consul_snapshot *snapshot)
 {
-    return resource->flags & CONSUL_BLOCKS && resource->snapshot && snapshot->index < resource->snapshot->index &&
-           request->sent_ns >= resource->arrived_ns;
+    bool back = knew_more(resource, request, snapshot->index);
+
+    if (!(resource->flags & CONSUL_BLOCKS))
+        return false;
+    if (resource->snapshot)
+        return back;
+    for (const struct consul_resource *r = resource->cache->all; r && !back; r = r->next)
+        /* The index of what is not there is that of all keys. */
+        back = is_part(resource, r) && knew_more(r, request, snapshot->index) && r->snapshot->kv.n > 0;
+    return back;
 }
 
 /* The newest snapshot as it was before the answer, for decode() to share entries with. */
@@ -608,7 +622,8 @@ static void hand_over(struct consul_resource *resource, struct consul_snapshot *
     for (struct consul_resource *r = handed ? cache->all : NULL; r; r = r->next) {
         struct consul_snapshot *part;
 
-        if (!is_part(resource, r) || !r->snapshot || request->sent_ns < r->arrived_ns || !(part = part_of(snapshot, r)))
+        if (!is_part(resource, r) || !r->snapshot || request->sent_ns < r->arrived_ns ||
+            snapshot->index < r->snapshot->index || !(part = part_of(snapshot, r)))
             continue;
         if (same_content(r, r->snapshot, part)) {
             consul_snapshot_unref(part);
@@ -628,6 +643,17 @@ static void hand_over(struct consul_resource *resource, struct consul_snapshot *
     free(handed);
 }
 
+static bool is_dubious(struct consul_resource *resource, const struct http_request *request,
+                       const struct consul_snapshot *snapshot)
+{
+    bool dubious;
+
+    pthread_mutex_lock(&resource->cache->lock);
+    dubious = !resource->get_consistent && goes_back(resource, request, snapshot);
+    pthread_mutex_unlock(&resource->cache->lock);
+    return dubious;
+}
+
 static void take_got(struct received *received)
 {
     struct http_request *request = received->request;
@@ -635,15 +661,15 @@ static void take_got(struct received *received)
     struct cache *cache = resource->cache;
     struct consul_snapshot *snapshot = received->snapshot, *before = NULL, *after = NULL;
     struct consul_waiter *woken = NULL;
-    bool ended = false, closing;
+    bool ended = false, dubious = false, closing;
     int err = received->err;
 
     cache_note_contact(cache, request, err);
-    if (err == 0)
+    if (err == 0 && !(dubious = is_dubious(resource, request, snapshot)))
         hand_over(resource, snapshot, request);
     pthread_mutex_lock(&cache->lock);
     resource->get = NULL;
-    if (err == 0 && !resource->get_consistent && goes_back(resource, request, snapshot)) {
+    if (dubious) {
         cache->dropped++;
         consul_snapshot_unref(snapshot);
         resource->confirm = resource->get_again = true;

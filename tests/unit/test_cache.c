@@ -1138,6 +1138,26 @@ static uint64_t modify_index_known(struct consul_resource *resource, const char 
     return index;
 }
 
+static void test_a_new_leader_is_not_believed_about_the_whole(void **state)
+{
+    static const char part_path[] = "/v1/kv/a?recurse", whole_path[] = "/v1/kv/?recurse";
+    static const char entry[] = "[{\"Key\":\"a\",\"ModifyIndex\":10}]";
+    struct fixture *f = *state;
+    struct consul_resource *part, *whole;
+
+    start_client(f, 0, 10000);
+    part = get(f, part_path, CONSUL_KV, CONSUL_BLOCKS);
+    whole = get(f, whole_path, CONSUL_KV, CONSUL_BLOCKS);
+    server_set(&f->server, part_path, 200, 10, entry);
+    assert_int_equal(freshness_of(f, part), CONSUL_FRESH);
+    set_confirmed(f, whole_path, 11, "[{\"Key\":\"a\",\"ModifyIndex\":10},{\"Key\":\"b\",\"ModifyIndex\":11}]");
+    server_set(&f->server, whole_path, 200, 9, "[]");
+    assert_int_equal(freshness_of(f, whole), CONSUL_FRESH);
+    assert_int_equal(seen_of(f, whole_path).asked_consistent_n, 1);
+    assert_int_equal(modify_index_known(whole, "b"), 11);
+    assert_int_equal(modify_index_known(part, "a"), 10);
+}
+
 /* What has changed in a part until the whole was asked for, the part still tells; then it is not watched any more. */
 static void test_a_part_is_handed_over_to_the_whole(void **state)
 {
@@ -1965,6 +1985,7 @@ int main(void)
         CASE(test_index_goes_backwards),
         CASE(test_index_of_any_server_goes_backwards),
         CASE(test_a_new_leader_is_not_believed),
+        CASE(test_a_new_leader_is_not_believed_about_the_whole),
         CASE(test_a_part_is_handed_over_to_the_whole),
         CASE(test_ended_watches_count_until_their_queries_end),
         CASE(test_not_everything_is_watched),
