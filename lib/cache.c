@@ -43,13 +43,7 @@
 #include <string.h>
 #include <time.h>
 
-#define MS 1000000ull
-#define SECOND (1000 * MS)
-#define BROKEN_GRACE SECOND /* a break shorter than this is nobody's business */
 #define EVICT_AFTER (5 * SECOND)
-#define IDLE_WATCH (600 * SECOND)       /* a watch that nobody asked for ends */
-#define IDLE_UNREFERENCED (60 * SECOND) /* what nobody holds either is freed, and was watched until then */
-#define SWEEP_EVERY (5 * SECOND)
 /* A server that has not heard of the leader for longer is not believed, nor is any for a while. */
 #define LAST_CONTACT_MAX_MS 5000
 #define CONSISTENT_FOR (60 * SECOND)
@@ -74,8 +68,8 @@
 #define OWN_PAUSE_MS 4
 
 /* Takes the references to the snapshots. */
-static void tell_changed(const struct cache *cache, struct consul_resource *resource, struct consul_snapshot *before,
-                         struct consul_snapshot *after)
+void cache_tell_changed(const struct cache *cache, struct consul_resource *resource, struct consul_snapshot *before,
+                        struct consul_snapshot *after)
 {
     if (after && cache->options.changed)
         cache->options.changed(cache->options.changed_arg, resource, CONSUL_CHANGED, before, after);
@@ -112,14 +106,14 @@ static bool worth_watching(const struct consul_resource *resource)
 }
 
 /* How many others than our own requests hold it. */
-static uint32_t holders(const struct consul_resource *resource)
+uint32_t resource_holders(const struct consul_resource *resource)
 {
     return resource->refs - (resource->get ? 1 : 0) - (resource->watch ? 1 : 0);
 }
 
 /* ---- asking the agent ------------------------------------------------------------------------------------------ */
 
-static void set_timer(struct cache *cache, uint64_t at_ns)
+void cache_set_timer(struct cache *cache, uint64_t at_ns)
 {
     if (cache->timer_ns == 0 || at_ns < cache->timer_ns) {
         cache->timer_ns = at_ns;
@@ -184,7 +178,7 @@ static bool may_be_stale(const struct consul_resource *resource, uint64_t now)
 }
 
 /* cache.lock is held. The blocking query goes out with the index that we know. */
-static int start_blocking_query(struct consul_resource *resource)
+int resource_start_blocking_query(struct consul_resource *resource)
 {
     struct cache *cache = resource->cache;
     char separator = strchr(resource->path, '?') ? '&' : '?';
@@ -232,7 +226,7 @@ static bool is_new_enough(const struct consul_resource *resource)
 }
 
 /* cache.lock is held. The blocking query that is under way is not ours any more; its on_watch sees that. */
-static void abandon_query(struct consul_resource *resource)
+void resource_abandon_query(struct consul_resource *resource)
 {
     struct cache *cache = resource->cache;
 
@@ -245,7 +239,7 @@ static void abandon_query(struct consul_resource *resource)
 }
 
 /* cache.lock is held. True when somebody must be told (CONSUL_WATCH_ENDED). */
-static bool end_watch(struct consul_resource *resource)
+bool resource_end_watch(struct consul_resource *resource)
 {
     struct cache *cache = resource->cache;
 
@@ -256,7 +250,7 @@ static bool end_watch(struct consul_resource *resource)
         resource->good_ns = cache->disconnected_ns ? cache->disconnected_ns : consul_now_ns();
     else if (resource->broken_ns)
         resource->good_ns = resource->broken_ns;
-    abandon_query(resource);
+    resource_abandon_query(resource);
     resource->refetch_ns = 0; /* what was due was due to the watch */
     resource->watch_paused = false;
     resource->state = WATCH_NONE;
@@ -279,26 +273,11 @@ static bool evict_one(struct cache *cache, const struct consul_resource *taker, 
             coldest = r;
     if (!coldest || coldest->used_ns + EVICT_AFTER > now)
         return false;
-    end_watch(coldest);
+    resource_end_watch(coldest);
     cache->evicted++;
     coldest->refs++;
     *ret_loser = coldest;
     return true;
-}
-
-/* Does a prefix show all that another, longer one does? */
-static bool is_part(const struct consul_resource *whole, const struct consul_resource *part)
-{
-    return whole->format == CONSUL_KV && whole->recursive && part->format == CONSUL_KV && part->recursive &&
-           resource_covers(whole, part->datacenter, part->prefix) && strlen(part->prefix) > strlen(whole->prefix);
-}
-
-/* cache.lock is held. What a watched prefix shows need not be watched in parts: their watches end with the next sweep.
- */
-static void cover_parts(const struct consul_resource *resource)
-{
-    for (struct consul_resource *r = resource->cache->all; r; r = r->next)
-        r->is_covered |= r->state != WATCH_NONE && is_part(resource, r);
 }
 
 /* cache.lock is held; the snapshot is current. */
@@ -318,23 +297,29 @@ static void maybe_watch(struct consul_resource *resource, struct consul_resource
         cache->promotions += resource->was_demoted;
         resource->was_demoted = false;
         consul_index_init(&resource->index, false, wait_of(cache));
-        cover_parts(resource);
+        parts_cover(resource);
     }
     consul_index_read(&resource->index, resource->snapshot->index);
     resource->watch_begins = resource->state == WATCH_NONE;
     resource->state = WATCH_LIVE;
-    if (start_blocking_query(resource) < 0)
-        end_watch(resource); /* nothing was told under it yet */
+    if (resource_start_blocking_query(resource) < 0)
+        resource_end_watch(resource); /* nothing was told under it yet */
 }
 
 /* ---- answers ----------------------------------------------------------------------------------------------------- */
 
-static bool same_content(const struct consul_resource *resource, const struct consul_snapshot *a,
-                         const struct consul_snapshot *b)
+bool resource_same_content(const struct consul_resource *resource, const struct consul_snapshot *a,
+                           const struct consul_snapshot *b)
 {
     if (resource->format == CONSUL_KV)
         return kv_list_same(&a->kv, &b->kv);
     return a->hash == b->hash;
+}
+
+/* Something was known when the request was sent that its answer, of this index, does not know yet, or any more. */
+bool resource_knew_more(const struct consul_resource *resource, const struct http_request *request, uint64_t index)
+{
+    return resource->snapshot && index < resource->snapshot->index && request->sent_ns >= resource->arrived_ns;
 }
 
 /*
@@ -361,7 +346,7 @@ static void accept(struct consul_resource *resource, struct consul_snapshot *sna
         resource->floor_index = 0; /* it is reached, or indexes mean something else by now (a restore) */
     trim_freed(&resource->cache->trim, request->answer.len, request->done_ns);
     apply_pending(resource, snapshot, request->sent_ns, stale);
-    changed = !resource->snapshot || !same_content(resource, resource->snapshot, snapshot);
+    changed = !resource->snapshot || !resource_same_content(resource, resource->snapshot, snapshot);
     if (snapshot->filtered)
         resource->cache->filtered++;
     filtered_note(&resource->cache->filtered_paths, resource->path, snapshot->filtered);
@@ -391,12 +376,6 @@ static bool is_unreliable(const struct consul_resource *resource, const struct h
     return request->last_contact_ms > allowed || snapshot->index < resource->index.index;
 }
 
-/* Something was known when the request was sent that its answer, of this index, does not know yet, or any more. */
-static bool knew_more(const struct consul_resource *resource, const struct http_request *request, uint64_t index)
-{
-    return resource->snapshot && index < resource->snapshot->index && request->sent_ns >= resource->arrived_ns;
-}
-
 /*
  * cache.lock is held. The answer says that there is less than was known, of the resource or, if it is its first, in
  * parts: so it is after a restore, but a leader that has not caught up with its own log says so, too.
@@ -404,16 +383,10 @@ static bool knew_more(const struct consul_resource *resource, const struct http_
 static bool goes_back(const struct consul_resource *resource, const struct http_request *request,
                       const struct consul_snapshot *snapshot)
 {
-    bool back = knew_more(resource, request, snapshot->index);
-
     if (!(resource->flags & CONSUL_BLOCKS))
         return false;
-    if (resource->snapshot)
-        return back;
-    for (const struct consul_resource *r = resource->cache->all; r && !back; r = r->next)
-        /* The index of what is not there is that of all keys. */
-        back = is_part(resource, r) && knew_more(r, request, snapshot->index) && r->snapshot->kv.n > 0;
-    return back;
+    return resource->snapshot ? resource_knew_more(resource, request, snapshot->index)
+                              : parts_knew_more(resource, request, snapshot->index);
 }
 
 /* The newest snapshot as it was before the answer, for decode() to share entries with. */
@@ -501,7 +474,7 @@ void cache_note_contact(struct cache *cache, const struct http_request *request,
 }
 
 /* Tells and gives back a counted resource whose watch ended. */
-static void tell_ended(struct cache *cache, struct consul_resource *loser)
+void cache_tell_ended(struct cache *cache, struct consul_resource *loser)
 {
     if (!loser)
         return;
@@ -577,72 +550,6 @@ static void receive(struct http_request *request, void (*take)(struct received *
     }
 }
 
-/* What a part of a prefix shows, by a snapshot of the whole. NULL without memory. */
-static struct consul_snapshot *part_of(const struct consul_snapshot *whole, const struct consul_resource *part)
-{
-    struct consul_snapshot *snapshot = snapshot_new();
-
-    if (!snapshot || kv_list_part(&whole->kv, part->prefix, &snapshot->kv) < 0) {
-        consul_snapshot_unref(snapshot);
-        return NULL;
-    }
-    snapshot->filtered = whole->filtered;
-    snapshot->index = part->snapshot->index; /* as its own blocking queries count */
-    for (size_t i = 0; i < snapshot->kv.n; i++) {
-        const struct consul_kv_entry *entry = snapshot->kv.entries[i];
-
-        snapshot->len += entry->key_len + entry->value_len;
-        if (entry->modify_index > snapshot->index)
-            snapshot->index = entry->modify_index;
-    }
-    return snapshot;
-}
-
-/*
- * A prefix is about to have its first snapshot. From then on it is what tells of changes in all of its parts that are
- * known; what has changed since these were last asked, they still tell.
- */
-static void hand_over(struct consul_resource *resource, struct consul_snapshot *snapshot,
-                      const struct http_request *request)
-{
-    struct cache *cache = resource->cache;
-    struct handed {
-        struct consul_resource *part; /* counted, as are the snapshots */
-        struct consul_snapshot *before, *after;
-    } *handed = NULL;
-    size_t n = 0, parts = 0;
-
-    pthread_mutex_lock(&cache->lock);
-    if (!resource->snapshot && resource->format == CONSUL_KV && resource->recursive && !cache->closing) {
-        apply_pending(resource, snapshot, request->sent_ns, false);
-        for (struct consul_resource *r = cache->all; r; r = r->next)
-            parts += is_part(resource, r) && r->snapshot;
-        handed = parts > 0 ? calloc(parts, sizeof(*handed)) : NULL;
-    }
-    for (struct consul_resource *r = handed ? cache->all : NULL; r; r = r->next) {
-        struct consul_snapshot *part;
-
-        if (!is_part(resource, r) || !r->snapshot || request->sent_ns < r->arrived_ns ||
-            snapshot->index < r->snapshot->index || !(part = part_of(snapshot, r)))
-            continue;
-        if (same_content(r, r->snapshot, part)) {
-            consul_snapshot_unref(part);
-            continue;
-        }
-        r->refs++;
-        handed[n++] = (struct handed){r, consul_snapshot_ref(r->snapshot), consul_snapshot_ref(part)};
-        set_snapshot(r, part);
-        r->sent_ns = request->sent_ns;
-        r->fetched_ns = r->arrived_ns = r->good_ns = request->done_ns;
-    }
-    pthread_mutex_unlock(&cache->lock);
-    for (size_t i = 0; i < n; i++) {
-        tell_changed(cache, handed[i].part, handed[i].before, handed[i].after);
-        consul_resource_unref(handed[i].part);
-    }
-    free(handed);
-}
-
 static bool is_dubious(struct consul_resource *resource, const struct http_request *request,
                        const struct consul_snapshot *snapshot)
 {
@@ -666,7 +573,7 @@ static void take_got(struct received *received)
 
     cache_note_contact(cache, request, err);
     if (err == 0 && !(dubious = is_dubious(resource, request, snapshot)))
-        hand_over(resource, snapshot, request);
+        parts_hand_over(resource, snapshot, request);
     pthread_mutex_lock(&cache->lock);
     resource->get = NULL;
     if (dubious) {
@@ -678,7 +585,7 @@ static void take_got(struct received *received)
         if (resource->sent_ns >= resource->not_before_ns)
             maybe_watch(resource, &loser);
         if (resource->state == WATCH_LIVE && !worth_watching(resource))
-            ended = end_watch(resource);
+            ended = resource_end_watch(resource);
     } else {
         resource->error = err;
         resource->error_ns = request->done_ns;
@@ -687,7 +594,7 @@ static void take_got(struct received *received)
         if (resource->state == WATCH_BROKEN) { /* the attempt to reconnect failed too */
             resource->refetch_ns =
                 consul_now_ns() + consul_index_failed(&resource->index, false, 0, (uint32_t)rand()) * MS;
-            set_timer(cache, resource->refetch_ns);
+            cache_set_timer(cache, resource->refetch_ns);
         }
     }
     if (resource->get_again && !cache->closing && resource_start_get(resource) == 0)
@@ -697,10 +604,10 @@ static void take_got(struct received *received)
     closing = cache->closing;
     pthread_mutex_unlock(&cache->lock);
 
-    tell_changed(cache, resource, before, after);
+    cache_tell_changed(cache, resource, before, after);
     if (ended)
         tell_watch_ended(cache, resource);
-    tell_ended(cache, loser);
+    cache_tell_ended(cache, loser);
     waiters_wake(woken, closing ? -ECANCELED : 0);
     consul_resource_unref(resource);
     http_request_free(request);
@@ -719,8 +626,8 @@ static void watch_broke(struct consul_resource *resource, const struct http_requ
     resource->state = WATCH_BROKEN;
     resource->broken_ns = request->done_ns;
     resource->refetch_ns = consul_now_ns() + delay_ms * MS;
-    set_timer(cache, resource->refetch_ns);
-    set_timer(cache, resource->broken_ns + BROKEN_GRACE);
+    cache_set_timer(cache, resource->refetch_ns);
+    cache_set_timer(cache, resource->broken_ns + BROKEN_GRACE);
 }
 
 /* What fetching the resource once more costs, roughly. */
@@ -750,7 +657,7 @@ static void pause_watch(struct consul_resource *resource, uint64_t pause_ns)
 {
     resource->watch_paused = true;
     resource->refetch_ns = consul_now_ns() + pause_ns;
-    set_timer(resource->cache, resource->refetch_ns);
+    cache_set_timer(resource->cache, resource->refetch_ns);
 }
 
 static void take_watched(struct received *received)
@@ -774,7 +681,7 @@ static void take_watched(struct received *received)
     resource->watch = NULL;
     if (err < 0) {
         if (err == -EFBIG || err == -EACCES || err == -EINVAL || err == -EOPNOTSUPP) {
-            ended = end_watch(resource);
+            ended = resource_end_watch(resource);
             resource->error = err;
             resource->error_ns = request->done_ns;
             if (request->net == CONSUL_NET_TOO_BIG)
@@ -811,23 +718,23 @@ static void take_watched(struct received *received)
     if (is_new_enough(resource))
         resource->refetch_ns = 0; /* what was due in case it did not come */
     if (!worth_watching(resource)) {
-        ended = end_watch(resource);
+        ended = resource_end_watch(resource);
     } else if (demoted) {
-        ended = end_watch(resource);
+        ended = resource_end_watch(resource);
         resource->was_demoted = true;
         cache->demotions++;
     } else if (pause_ms > 0 || (after && changes_too_fast(resource, request->done_ns))) {
         pause_watch(resource, pause_ms * MS + fetch_cost_ns(resource));
     } else if (tells_own(resource, request->done_ns)) {
         pause_watch(resource, OWN_PAUSE_MS * MS);
-    } else if (start_blocking_query(resource) < 0) {
-        ended = end_watch(resource);
+    } else if (resource_start_blocking_query(resource) < 0) {
+        ended = resource_end_watch(resource);
     }
     if (resource->first && !resource->get && (!resource->refetch_ns || resource->watch_paused))
         woken = waiters_take(resource);
 out:
     pthread_mutex_unlock(&cache->lock);
-    tell_changed(cache, resource, before, after);
+    cache_tell_changed(cache, resource, before, after);
     if (ended)
         tell_watch_ended(cache, resource);
     waiters_wake(woken, 0);
@@ -865,7 +772,7 @@ static bool is_live(const struct consul_resource *resource, uint64_t now)
 /* cache.lock is held. Ends a pause of the watch. */
 static void go_on_watching(struct consul_resource *resource)
 {
-    if (!resource->watch_paused || start_blocking_query(resource) < 0)
+    if (!resource->watch_paused || resource_start_blocking_query(resource) < 0)
         return;
     resource->refetch_ns = 0;
 }
@@ -889,7 +796,7 @@ static bool is_coming(struct consul_resource *resource, uint64_t now)
     if (now >= late_ns)
         return false;
     resource->refetch_ns = late_ns;
-    set_timer(resource->cache, late_ns);
+    cache_set_timer(resource->cache, late_ns);
     return true;
 }
 
@@ -1014,8 +921,8 @@ struct consul_snapshot *consul_resource_peek(struct consul_resource *resource, b
 void consul_resource_retire(struct consul_resource *resource)
 {
     pthread_mutex_lock(&resource->cache->lock);
-    if (holders(resource) == 1 && !resource->first) {
-        (void)end_watch(resource); /* nobody is to be told: nothing rests on it */
+    if (resource_holders(resource) == 1 && !resource->first) {
+        (void)resource_end_watch(resource); /* nobody is to be told: nothing rests on it */
         resource->used_ns = 0;
     }
     pthread_mutex_unlock(&resource->cache->lock);
@@ -1041,7 +948,7 @@ void cache_drop(struct cache *cache)
         n = 0;
         pthread_mutex_lock(&cache->lock);
         for (struct consul_resource *r = cache->all; r && n < sizeof(told) / sizeof(*told); r = r->next) {
-            if (end_watch(r)) {
+            if (resource_end_watch(r)) {
                 r->refs++;
                 told[n++] = r;
             }
@@ -1054,157 +961,9 @@ void cache_drop(struct cache *cache)
         cache->swept_ns = 0;
         pthread_mutex_unlock(&cache->lock);
         for (size_t i = 0; i < n; i++)
-            tell_ended(cache, told[i]);
+            cache_tell_ended(cache, told[i]);
     } while (n > 0);
     http_wakeup(cache->http);
-}
-
-/* ---- the clock -----------------------------------------------------------------------------------------------------
- */
-
-/* cache.lock is held. Starts what is due; *ret_ended, counted, lost its watch. Returns when to look again. */
-static uint64_t run_timers(struct cache *cache, uint64_t now, struct consul_resource **ended, size_t max, size_t *ret_n)
-{
-    uint64_t next = 0;
-    size_t n = 0;
-
-    for (struct consul_resource *r = cache->all; r; r = r->next) {
-        uint64_t due = 0;
-
-        if (r->refetch_ns && r->refetch_ns <= now) {
-            r->refetch_ns = 0;
-            if (r->watch_paused) {
-                if (start_blocking_query(r) < 0 && end_watch(r) && n < max) {
-                    r->refs++;
-                    ended[n++] = r;
-                }
-            } else if (!r->get) {
-                (void)resource_start_get(r);
-            }
-        }
-        due = r->refetch_ns;
-        if (r->state == WATCH_BROKEN && r->broken_ns) {
-            uint64_t grace_end = r->broken_ns + BROKEN_GRACE;
-
-            if (grace_end > now) {
-                due = due && due < grace_end ? due : grace_end;
-            } else if (n < max) {
-                /* Still BROKEN, so that reconnecting goes on, but nothing may rely on it any more. */
-                r->broken_ns = 0;
-                r->good_ns = grace_end - BROKEN_GRACE;
-                r->refs++;
-                ended[n++] = r;
-                cache->ended++;
-            } else {
-                due = now;
-            }
-        }
-        if (due && (next == 0 || due < next))
-            next = due;
-    }
-    *ret_n = n;
-    return next;
-}
-
-/* cache.lock is held. Frees what nobody holds and nobody has asked for in a while. */
-static void sweep(struct cache *cache, uint64_t now, struct consul_resource **ended, size_t max, size_t *n)
-{
-    struct consul_resource *next;
-
-    cache->swept_ns = now;
-    for (struct consul_resource *r = cache->all; r; r = next) {
-        uint64_t idle = holders(r) > 0 ? IDLE_WATCH : IDLE_UNREFERENCED;
-
-        next = r->next;
-        if (r->state != WATCH_NONE && (r->is_covered || r->used_ns + idle < now) && *n < max) {
-            end_watch(r);
-            cache->idle_ended += !r->is_covered;
-            r->is_covered = false;
-            r->refetch_ns = 0;
-            r->refs++;
-            ended[(*n)++] = r;
-        }
-        if (r->refs == 0 && r->state == WATCH_NONE && !r->get && !r->first && r->used_ns + IDLE_UNREFERENCED < now) {
-            table_remove(cache, r);
-            resource_free(r);
-        }
-    }
-}
-
-/*
- * cache.lock is held. When Consul has been away for longer than stale= allows, and for longer than a break that is
- * nobody's business; UINT64_MAX: never.
- */
-static uint64_t strict_end_ns(const struct cache *cache)
-{
-    uint64_t allowed = cache->options.stale_ms;
-
-    if (!cache->disconnected_ns || allowed == CONSUL_STALE_FOREVER || cache->broke_all)
-        return UINT64_MAX;
-    return cache->disconnected_ns + (allowed * MS < BROKEN_GRACE ? BROKEN_GRACE : allowed * MS);
-}
-
-/* cache.lock is held. Nothing may rely on blocking queries that will not be answered; reconnecting goes on. */
-static void break_all(struct cache *cache, uint64_t now, struct consul_resource **ended, size_t max, size_t *n)
-{
-    struct consul_resource *r;
-
-    for (r = cache->all; r && *n < max; r = r->next) {
-        if (r->state != WATCH_LIVE)
-            continue;
-        abandon_query(r);
-        r->watch_paused = false;
-        r->state = WATCH_BROKEN;
-        r->broken_ns = 0;
-        r->good_ns = cache->disconnected_ns;
-        r->refetch_ns = now + consul_index_failed(&r->index, false, 0, (uint32_t)rand()) * MS;
-        set_timer(cache, r->refetch_ns);
-        r->refs++;
-        ended[(*n)++] = r;
-        cache->ended++;
-    }
-    cache->broke_all = !r; /* else the rest at the next tick */
-}
-
-uint64_t cache_tick(void *arg, uint64_t now)
-{
-    struct cache *cache = arg;
-    struct consul_resource *ended[32];
-    struct consul_waiter *overdue;
-    size_t n = 0;
-    uint64_t next;
-    bool do_trim;
-
-    worker_deliver(cache->worker);
-    pthread_mutex_lock(&cache->lock);
-    overdue = waiters_take_overdue(cache, now);
-    if (cache->timer_ns && cache->timer_ns <= now)
-        cache->timer_ns = run_timers(cache, now, ended, sizeof(ended) / sizeof(*ended), &n);
-    if (strict_end_ns(cache) <= now)
-        break_all(cache, now, ended, sizeof(ended) / sizeof(*ended), &n);
-    if (cache->swept_ns + SWEEP_EVERY <= now)
-        sweep(cache, now, ended, sizeof(ended) / sizeof(*ended), &n);
-    do_trim = trim_begin(&cache->trim, now) && !cache->closing; /* in any case it is not due any more */
-    pthread_mutex_unlock(&cache->lock);
-
-    for (size_t i = 0; i < n; i++)
-        tell_ended(cache, ended[i]);
-    waiters_wake(overdue, -ETIMEDOUT);
-    if (do_trim)
-        worker_submit(cache->worker, &cache->trim.work);
-
-    pthread_mutex_lock(&cache->lock);
-    next = cache->swept_ns + SWEEP_EVERY;
-    if (cache->timer_ns && cache->timer_ns < next)
-        next = cache->timer_ns;
-    if (strict_end_ns(cache) < next)
-        next = strict_end_ns(cache);
-    if (trim_due_ns(&cache->trim) < next)
-        next = trim_due_ns(&cache->trim);
-    if (cache->soonest && cache->soonest->deadline_ns < next)
-        next = cache->soonest->deadline_ns;
-    pthread_mutex_unlock(&cache->lock);
-    return next;
 }
 
 /* ---- beginning and end --------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 /*
- * What the files of the resource cache share: cache.c (freshness, watches, answers, waiters), resource.c (the table of
- * resources), own_writes.c (what this client changed itself). cache.c says how it works.
+ * What the files of the resource cache share: cache.c (freshness, watches, answers), parts.c (prefixes that show the
+ * same), clock.c (what is due or idle), waiters.c (who waits), resource.c (the table of resources), own_writes.c (what
+ * this client changed itself). cache.c says how it works.
  */
 #ifndef CONSUL_LIB_RESOURCE_H
 #define CONSUL_LIB_RESOURCE_H
@@ -14,6 +15,10 @@
 #include "worker.h"
 
 #include <pthread.h>
+
+#define MS 1000000ull
+#define SECOND (1000 * MS)
+#define BROKEN_GRACE SECOND /* a break shorter than this is nobody's business */
 
 enum watch_state { WATCH_NONE, WATCH_LIVE, WATCH_BROKEN };
 
@@ -112,8 +117,38 @@ void set_snapshot(struct consul_resource *resource, struct consul_snapshot *snap
 /* The decoded value of a path's query parameter, the caller's; NULL: none, or no memory. */
 char *url_parameter(const char *path, const char *name);
 
-/* cache.c; likewise. */
+/* cache.c; likewise, save where it says something else. */
 int resource_start_get(struct consul_resource *resource);
+int resource_start_blocking_query(struct consul_resource *resource);
+/* True when somebody must be told (CONSUL_WATCH_ENDED). */
+bool resource_end_watch(struct consul_resource *resource);
+/* The blocking query that is under way is not ours any more. */
+void resource_abandon_query(struct consul_resource *resource);
+/* How many others than our own requests hold it. */
+uint32_t resource_holders(const struct consul_resource *resource);
+bool resource_same_content(const struct consul_resource *resource, const struct consul_snapshot *a,
+                           const struct consul_snapshot *b);
+/* Something was known when the request was sent that its answer, of this index, does not know yet, or any more. */
+bool resource_knew_more(const struct consul_resource *resource, const struct http_request *request, uint64_t index);
+/* cache_tick() is to be called by then. */
+void cache_set_timer(struct cache *cache, uint64_t at_ns);
+/* No lock is held. Takes the references to the snapshots. */
+void cache_tell_changed(const struct cache *cache, struct consul_resource *resource, struct consul_snapshot *before,
+                        struct consul_snapshot *after);
+/* No lock is held. Tells and gives back a counted resource whose watch ended; NULL is fine. */
+void cache_tell_ended(struct cache *cache, struct consul_resource *loser);
+
+/* parts.c; likewise, save where it says something else. */
+/* What a watched prefix shows need not be watched in parts: their watches end with the next sweep. */
+void parts_cover(const struct consul_resource *resource);
+/* resource_knew_more() of what is known in parts. */
+bool parts_knew_more(const struct consul_resource *resource, const struct http_request *request, uint64_t index);
+/*
+ * No lock is held. If it is the first snapshot of a prefix, that is from now on what tells of changes in all of its
+ * parts that are known; what has changed since these were last asked, they still tell.
+ */
+void parts_hand_over(struct consul_resource *resource, struct consul_snapshot *snapshot,
+                     const struct http_request *request);
 
 /* waiters.c; likewise, save where it says something else. */
 void resource_add_waiter(struct consul_resource *resource, struct consul_waiter *waiter);

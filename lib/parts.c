@@ -1,0 +1,94 @@
+/*
+ * Prefixes that show what others show in part: "a?recurse" of "?recurse". Which is used when is not decided here; but
+ * no change is to be missed, or watched twice, when the whole takes over.
+ */
+#include "kv.h"
+#include "resource.h"
+#include "snapshot.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Does a prefix show all that another, longer one does? */
+static bool is_part(const struct consul_resource *whole, const struct consul_resource *part)
+{
+    return whole->format == CONSUL_KV && whole->recursive && part->format == CONSUL_KV && part->recursive &&
+           resource_covers(whole, part->datacenter, part->prefix) && strlen(part->prefix) > strlen(whole->prefix);
+}
+
+void parts_cover(const struct consul_resource *resource)
+{
+    for (struct consul_resource *r = resource->cache->all; r; r = r->next)
+        r->is_covered |= r->state != WATCH_NONE && is_part(resource, r);
+}
+
+bool parts_knew_more(const struct consul_resource *resource, const struct http_request *request, uint64_t index)
+{
+    /* The index of what is not there is that of all keys. */
+    for (const struct consul_resource *r = resource->cache->all; r; r = r->next)
+        if (is_part(resource, r) && r->snapshot && r->snapshot->kv.n > 0 && resource_knew_more(r, request, index))
+            return true;
+    return false;
+}
+
+/* What a part of a prefix shows, by a snapshot of the whole. NULL without memory. */
+static struct consul_snapshot *part_of(const struct consul_snapshot *whole, const struct consul_resource *part)
+{
+    struct consul_snapshot *snapshot = snapshot_new();
+
+    if (!snapshot || kv_list_part(&whole->kv, part->prefix, &snapshot->kv) < 0) {
+        consul_snapshot_unref(snapshot);
+        return NULL;
+    }
+    snapshot->filtered = whole->filtered;
+    snapshot->index = part->snapshot->index; /* as its own blocking queries count */
+    for (size_t i = 0; i < snapshot->kv.n; i++) {
+        const struct consul_kv_entry *entry = snapshot->kv.entries[i];
+
+        snapshot->len += entry->key_len + entry->value_len;
+        if (entry->modify_index > snapshot->index)
+            snapshot->index = entry->modify_index;
+    }
+    return snapshot;
+}
+
+void parts_hand_over(struct consul_resource *resource, struct consul_snapshot *snapshot,
+                     const struct http_request *request)
+{
+    struct cache *cache = resource->cache;
+    struct handed {
+        struct consul_resource *part; /* counted, as are the snapshots */
+        struct consul_snapshot *before, *after;
+    } *handed = NULL;
+    size_t n = 0, parts = 0;
+
+    pthread_mutex_lock(&cache->lock);
+    if (!resource->snapshot && resource->format == CONSUL_KV && resource->recursive && !cache->closing) {
+        apply_pending(resource, snapshot, request->sent_ns, false);
+        for (struct consul_resource *r = cache->all; r; r = r->next)
+            parts += is_part(resource, r) && r->snapshot;
+        handed = parts > 0 ? calloc(parts, sizeof(*handed)) : NULL;
+    }
+    for (struct consul_resource *r = handed ? cache->all : NULL; r; r = r->next) {
+        struct consul_snapshot *part;
+
+        if (!is_part(resource, r) || !r->snapshot || request->sent_ns < r->arrived_ns ||
+            snapshot->index < r->snapshot->index || !(part = part_of(snapshot, r)))
+            continue;
+        if (resource_same_content(r, r->snapshot, part)) {
+            consul_snapshot_unref(part);
+            continue;
+        }
+        r->refs++;
+        handed[n++] = (struct handed){r, consul_snapshot_ref(r->snapshot), consul_snapshot_ref(part)};
+        set_snapshot(r, part);
+        r->sent_ns = request->sent_ns;
+        r->fetched_ns = r->arrived_ns = r->good_ns = request->done_ns;
+    }
+    pthread_mutex_unlock(&cache->lock);
+    for (size_t i = 0; i < n; i++) {
+        cache_tell_changed(cache, handed[i].part, handed[i].before, handed[i].after);
+        consul_resource_unref(handed[i].part);
+    }
+    free(handed);
+}
