@@ -33,6 +33,8 @@
 #define WAIT_ALONE_S 60
 /* How long one key may keep others waiting for their turn to be waited for. */
 #define WAIT_TURN_S 2
+/* So many that were given up may be at the agent before they are left to end by themselves. */
+#define ABANDONED_MAX 16
 
 enum lock_state { LOCK_IDLE, LOCK_TRYING, LOCK_QUEUED, LOCK_WAITING, LOCK_HELD, LOCK_UNLOCKING };
 enum lock_want { WANT_NOTHING, WANT_TRY, WANT_WAIT };
@@ -63,6 +65,7 @@ struct consul_lock {
     uint64_t retry_ns;              /* TRYING, UNLOCKING: pauses until then */
     unsigned failures, conflicts;   /* in a row */
     uint64_t queued_ns, waiting_ns; /* since when it is QUEUED or WAITING */
+    bool given_up;                  /* the blocking query that is under way */
     uint64_t held_ns;               /* since when it was held last */
     bool had_long;                  /* and so long that others are to be let in before it is taken again */
     struct consul_index index;
@@ -369,9 +372,34 @@ static int send_wait(struct consul_lock *lock)
     lock->request = request;
     lock->state = LOCK_WAITING;
     lock->waiting_ns = consul_now_ns();
+    lock->given_up = false;
     locks->waiting++;
     http_submit(locks->client->http, request);
     return 0;
+}
+
+static void give_up_wait(struct consul_lock *lock)
+{
+    struct locks *locks = lock->locks;
+    uint64_t wait_ns = consul_index_deadline_ms(&lock->index, 0) * MS;
+
+    if (lock->given_up)
+        return;
+    lock->given_up = true;
+    abandoned_add(&locks->abandoned, lock->waiting_ns + wait_ns, consul_now_ns());
+    http_cancel(locks->client->http, lock->request);
+}
+
+/*
+ * Nobody waits any more. Where that happens again and again (flock -w) the query goes on, for who waits next: the agent
+ * does not notice that it was given up (abandoned.h).
+ */
+static void may_give_up_wait(struct consul_lock *lock)
+{
+    struct locks *locks = lock->locks;
+
+    if (locks->closing || abandoned_count(&locks->abandoned, consul_now_ns()) < ABANDONED_MAX)
+        give_up_wait(lock);
 }
 
 /* Is it this one's turn? Who has queued for longest goes first. */
@@ -402,7 +430,7 @@ static void make_room(struct locks *locks, uint64_t now)
     if (!queued || !longest || locks->waiting < locks->wait_max)
         return;
     if (longest->waiting_ns + WAIT_TURN_S * SECOND <= now)
-        http_cancel(locks->client->http, longest->request);
+        give_up_wait(longest);
     else
         locks_timer(locks, longest->waiting_ns + WAIT_TURN_S * SECOND);
 }
@@ -679,7 +707,7 @@ static bool step_once(struct consul_lock *lock)
         return false;
     if (lock->request) {
         if (lock->state == LOCK_WAITING && want_of(lock) == WANT_NOTHING)
-            http_cancel(lock->locks->client->http, lock->request);
+            may_give_up_wait(lock);
         return false;
     }
     switch (lock->state) {
@@ -993,7 +1021,8 @@ int locks_new(struct consul *client, const struct consul_options *options, unsig
     locks->ttl_ns = (options->session_ttl_s ? options->session_ttl_s : CONSUL_SESSION_TTL_S) * SECOND;
     locks->wait_max = wait_max;
     locks->name = strdup(options->session_name ? options->session_name : "libconsul");
-    if (!locks->name) {
+    if (!locks->name || abandoned_init(&locks->abandoned, 2 * ABANDONED_MAX) < 0) {
+        free(locks->name);
         free(locks);
         return -ENOMEM;
     }
@@ -1019,6 +1048,7 @@ void locks_free(struct locks *locks)
     }
     pthread_cond_destroy(&locks->closed);
     pthread_mutex_destroy(&locks->lock);
+    abandoned_clear(&locks->abandoned);
     free(locks->name);
     free(locks);
 }

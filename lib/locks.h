@@ -9,6 +9,7 @@
 #ifndef CONSUL_LIB_LOCKS_H
 #define CONSUL_LIB_LOCKS_H
 
+#include "abandoned.h"
 #include "consul.h"
 #include "http.h"
 #include "index.h"
@@ -47,9 +48,10 @@ struct locks {
     /* guarded by lock */
     struct consul_lock *all;
     struct session *sessions;
-    unsigned waiting;  /* blocking queries under way */
-    uint64_t timer_ns; /* when there is something to do; 0: nothing */
-    bool kicked;       /* there is something to do now */
+    unsigned waiting;           /* blocking queries under way */
+    struct abandoned abandoned; /* those that were given up */
+    uint64_t timer_ns;          /* when there is something to do; 0: nothing */
+    bool kicked;                /* there is something to do now */
     bool closing;
 };
 

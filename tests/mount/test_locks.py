@@ -342,7 +342,7 @@ def test_a_signal_ends_the_wait(held, which):
 def test_the_query_of_who_gave_up_is_given_up(held, proxy_for, mount, agent):
     proxy = proxy_for(agent)
     there = mount(proxy)
-    (there / "kv/job").read_bytes()
+    os.listdir(there / "kv")
     with proxy.record() as seen:
         waiter = subprocess.Popen(["flock", str(there / "kv/job"), "true"])
         wait_until(lambda: seen.matching(path="/v1/kv/job", blocking=True), "it waits")
@@ -350,6 +350,20 @@ def test_the_query_of_who_gave_up_is_given_up(held, proxy_for, mount, agent):
         waiter.send_signal(signal.SIGTERM)
         waiter.wait(10)
         wait_until(lambda: proxy.connections < connections, "its connection is closed")
+
+
+def test_those_who_give_up_again_and_again_share_a_query(held, proxy_for, mount, agent):
+    """The agent goes on with each that was given up, and holds a connection for it: 200 are all that a host has."""
+    proxy = proxy_for(agent)
+    there = mount(proxy)
+    os.listdir(there / "kv")
+    with proxy.record() as seen:
+        for _ in range(40):
+            assert sh("flock -w 0.1 kv/job true", cwd=there.path, check=False).returncode == 1
+    queries = seen.matching(path="/v1/kv/job", blocking=True)
+    assert 10 < len(queries) <= 20
+    held[2].flock("f", LOCK_UN)
+    assert sh("flock -w 10 kv/job true", cwd=there.path, check=False).returncode == 0, "one that goes on is of use"
 
 
 def test_a_timeout_of_flocks(held):
