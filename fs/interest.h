@@ -17,7 +17,8 @@
 #include "notify.h"
 
 #define INTEREST_MOMENT_MS 500
-/* So much in a directory is dropped to find out whether somebody holds it; where there is more, it is listed at once. */
+/* So much in a directory is dropped to find out whether somebody holds it; where there is more, it is listed at once.
+ */
 #define INTEREST_DROP_MAX 64
 #define INTEREST_LAST_MS 60000
 /* What changes too often to be watched is asked as often as it takes this much of the network, once a second at most.
