@@ -200,13 +200,32 @@ static void clear_listed_by(struct inode *dir)
     dir->listed_by = NULL;
 }
 
+/* table.lock is held. Of prefixes of keys one shows a directory at a time: the one that does now takes the other's
+ * place. */
+static bool take_place(struct inode *dir, struct consul_resource *resource)
+{
+    struct consul_resource **at;
+
+    if (consul_resource_kv_scope(resource) != CONSUL_KV_PREFIX)
+        return false;
+    for (size_t i = 0; dir->listed_by && i < dir->listed_by->n; i++) {
+        at = &dir->listed_by->resources[i];
+        if (consul_resource_kv_scope(*at) != CONSUL_KV_PREFIX)
+            continue;
+        consul_resource_unref(*at);
+        *at = consul_resource_ref(resource);
+        return true;
+    }
+    return false;
+}
+
 void inode_list_by(struct inode_table *table, struct inode *dir, struct consul_resource *resource)
 {
     struct listed_by *more;
     size_t n;
 
     pthread_mutex_lock(&table->lock);
-    if (!inode_is_listed_by(dir, resource)) {
+    if (!inode_is_listed_by(dir, resource) && !take_place(dir, resource)) {
         n = dir->listed_by ? dir->listed_by->n : 0;
         more = realloc(dir->listed_by, sizeof(*more) + (n + 1) * sizeof(more->resources[0]));
         if (more) { /* else its watchers hear less */

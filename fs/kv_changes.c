@@ -237,22 +237,14 @@ bool kv_is_watched_otherwise(struct fs *fs, const struct consul_resource *resour
 
 enum changes_announced changes_are_announced(struct fs *fs, struct consul_resource *resource)
 {
-    enum changes_announced announced = CHANGES_SILENT;
-    struct inode *base = NULL;
-    struct shown shown;
-    size_t len;
+    enum consul_kv_cover cover;
 
-    if (announcer_raises(fs) && consul_resource_kv_scope(resource) == CONSUL_KV_PREFIX)
-        base = directory_above(fs, resource, &len);
-    if (base) {
-        shown = how_keys_are_shown(fs, base, resource);
-        if (shown.by == resource)
-            announced = CHANGES_ANNOUNCED;
-        else if (!shown.watched && consul_resource_is_demoted(resource))
-            announced = CHANGES_ANNOUNCED_LATE;
-    }
-    inode_unref(&fs->inodes, base);
-    return announced;
+    if (!announcer_raises(fs) || consul_resource_kv_scope(resource) != CONSUL_KV_PREFIX || kv_is_whole(resource))
+        return CHANGES_SILENT;
+    cover = consul_resource_kv_cover(resource);
+    if (consul_resource_is_demoted(resource))
+        return cover == CONSUL_KV_COVERED_WATCHED ? CHANGES_SILENT : CHANGES_ANNOUNCED_LATE;
+    return cover == CONSUL_KV_ALONE ? CHANGES_ANNOUNCED : CHANGES_SILENT;
 }
 
 /* What watchers hear of the name comes from something that shows less than this, and earlier. */

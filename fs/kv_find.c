@@ -184,6 +184,13 @@ static int read_key(struct op *op, const char *key, struct consul_snapshot **ret
     return r;
 }
 
+static const char whole[] = "?recurse=whole";
+
+bool kv_is_whole(const struct consul_resource *resource)
+{
+    return strstr(consul_resource_path(resource), whole) != NULL;
+}
+
 bool kv_try_finer(int err) { return err == -EFBIG || err == -EACCES; }
 
 /* op_is_known(), op_is_used() or op_is_at_hand() of "PREFIX?recurse". */
@@ -254,7 +261,7 @@ static int read_on_path(struct op *op, const char *path, size_t len, size_t max,
             continue;
         if (!kv_is_plain(path, i)) {
             /* A resource of its own: the small one's maximum is not to grow with it. */
-            r = read_tree_by(op, "?recurse=whole", path, last, 0, KV_LARGE, ret_snapshot);
+            r = read_tree_by(op, whole, path, last, 0, KV_LARGE, ret_snapshot);
             *ret_covered = last;
             return r;
         }

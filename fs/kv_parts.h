@@ -42,6 +42,8 @@ int kv_read_names(struct op *op, const char *prefix, size_t max, struct consul_s
 void kv_retire_names(struct op *op, const char *prefix);
 /* A prefix that is too large, or may not be listed, is looked at in parts. */
 bool kv_try_finer(int err);
+/* Is it asked for only because what is wanted lies where no path leads? */
+bool kv_is_whole(const struct consul_resource *resource);
 /*
  * The snapshot that shows all keys of `prefix`, from the coarsest prefix that fits; what comes behind the first
  * *ret_covered bytes of `prefix`, it shows (of what begins with these it may show nothing else: kv_find.c). -EFBIG:

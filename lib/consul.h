@@ -378,6 +378,13 @@ struct consul_kv_known {
 };
 struct consul_kv_known consul_kv_known(struct consul *client, const char *datacenter, const char *prefix, size_t max);
 
+/*
+ * Whether another prefix shows all that this one does and is the one to go by: it is watched; or it is known, and this
+ * one is not watched either. One that is demoted is not to go by.
+ */
+enum consul_kv_cover { CONSUL_KV_ALONE, CONSUL_KV_COVERED, CONSUL_KV_COVERED_WATCHED };
+enum consul_kv_cover consul_resource_kv_cover(struct consul_resource *resource);
+
 /* A slot for the program's own bookkeeping; guarded by the program. */
 void **consul_resource_user(struct consul_resource *resource);
 

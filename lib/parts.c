@@ -6,6 +6,7 @@
 #include "resource.h"
 #include "snapshot.h"
 
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -29,6 +30,25 @@ bool parts_knew_more(const struct consul_resource *resource, const struct http_r
         if (is_part(resource, r) && r->snapshot && r->snapshot->kv.n > 0 && resource_knew_more(r, request, index))
             return true;
     return false;
+}
+
+enum consul_kv_cover consul_resource_kv_cover(struct consul_resource *resource)
+{
+    struct cache *cache = resource->cache;
+    enum consul_kv_cover cover = CONSUL_KV_ALONE;
+    uint64_t now = consul_now_ns();
+
+    pthread_mutex_lock(&cache->lock);
+    for (struct consul_resource *r = cache->all; r && cover != CONSUL_KV_COVERED_WATCHED; r = r->next) {
+        if (!is_part(r, resource) || !r->snapshot || watch_cost_is_demoted(&r->cost, now))
+            continue;
+        if (r->state == WATCH_LIVE)
+            cover = CONSUL_KV_COVERED_WATCHED;
+        else if (resource->state != WATCH_LIVE)
+            cover = CONSUL_KV_COVERED;
+    }
+    pthread_mutex_unlock(&cache->lock);
+    return cover;
 }
 
 /* What a part of a prefix shows, by a snapshot of the whole. NULL without memory. */
