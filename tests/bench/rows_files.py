@@ -1,7 +1,7 @@
 """What has been read before: the kernel's cache and the one upcall of an open."""
 
 from measure import Row, count_text, hammer, median, python_client, rate_text, rounds, spread
-from world import Counters, drop_caches, load
+from world import Counters, load
 
 KEYS = 10
 VALUE = b"x" * 100
@@ -175,28 +175,33 @@ def rows_slow_agent(world):
     cold_count = 2000
     # More than one blocking query should bring, so that each of these is asked for by itself.
     load(agent, {f"cold/{n}/key": b"x" * 1000 for n in range(cold_count)})
-    mount = world.mount(world.delayed(agent.http, 100))
-    hot = _paths(mount / "kv/hot", range(KEYS))
-    cold = [mount / f"kv/cold/{n}/key" for n in range(cold_count)]
-    _settle(mount / "kv/hot")
+    far = world.delayed(agent.http, 100)
     seconds = 1 if world.quick else 3
 
-    def hot_clients():
-        return hammer("read", *hot, clients=100, seconds=seconds, pause=20000)
+    def hot_clients(mount):
+        return hammer("read", *_paths(mount / "kv/hot", range(KEYS)), clients=100, seconds=seconds, pause=20000)
+
+    def alone():
+        return hot_clients(shared)
 
     def mixed():
+        """On a mount of its own: one whose watches have been ended again and again begins no more of them."""
         import concurrent.futures
 
-        drop_caches(mount)
-        _settle(mount / "kv/hot")
-        with concurrent.futures.ThreadPoolExecutor(1) as pool, Counters(mount) as counters:
-            beside = pool.submit(hammer, "read", *cold, clients=100, seconds=seconds)
-            found = hot_clients()
-            found["cold"] = beside.result()
-        found["requests"] = counters.requests
+        with world.part():
+            mount = world.mount(far)
+            cold = [mount / f"kv/cold/{n}/key" for n in range(cold_count)]
+            _settle(mount / "kv/hot")
+            with concurrent.futures.ThreadPoolExecutor() as pool, Counters(mount) as counters:
+                beside = pool.submit(hammer, "read", *cold, clients=100, seconds=seconds)
+                found = hot_clients(mount)
+                found["cold"] = beside.result()
+            found["requests"] = counters.requests
         return found
 
-    found = rounds(2 if world.quick else 4, {"alone": hot_clients, "mixed": mixed})
+    shared = world.mount(far)
+    _settle(shared / "kv/hot")
+    found = rounds(2 if world.quick else 4, {"alone": alone, "mixed": mixed})
     alone, beside = ([f["p99"] for f in found[way]] for way in ("alone", "mixed"))
     cold_p50 = median([f["cold"]["p50"] for f in found["mixed"]])
     cold_p99 = median([f["cold"]["p99"] for f in found["mixed"]])
