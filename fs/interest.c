@@ -113,10 +113,9 @@ void interest_drop_all(struct fs *fs)
 }
 
 /* What it shows is. */
-static bool is_watched(struct fs *fs, struct consul_resource *resource)
+static bool is_watched(struct consul_resource *resource)
 {
-    return consul_resource_is_watched(resource) ||
-           (consul_resource_kv_scope(resource) == CONSUL_KV_PREFIX && kv_is_watched_otherwise(fs, resource));
+    return consul_resource_is_watched(resource) || consul_resource_kv_cover(resource) == CONSUL_KV_COVERED_WATCHED;
 }
 
 bool interest_sound(struct fs *fs, struct consul_resource *resource)
@@ -125,7 +124,7 @@ bool interest_sound(struct fs *fs, struct consul_resource *resource)
     bool any;
 
     /* One that is only broken is being connected again. */
-    if (!announcer_raises(fs) || is_watched(fs, resource))
+    if (!announcer_raises(fs) || is_watched(resource))
         return false;
     find_known(fs, resource, false, &known);
     any = known.n > 0;
@@ -161,7 +160,7 @@ unsigned interest_revisit(struct fs *fs, struct consul_resource *resource, unsig
     /* Its changes are too much to be told of each: who waits for one hears of it some seconds later. */
     if (demoted && attempt == 1)
         return pause_of(resource);
-    if (is_watched(fs, resource) || consul_resource_keep(resource))
+    if (is_watched(resource) || consul_resource_keep(resource))
         return 0;
     if (demoted)
         return pause_of(resource);

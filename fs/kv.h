@@ -9,8 +9,6 @@ extern const struct kind kind_kv, kind_kv_dir, kind_kv_file;
 
 /* The directory of the prefix whose keys the resource shows, counted; NULL: the kernel does not hold it. */
 struct inode *kv_directory_of(struct fs *fs, const struct consul_resource *resource);
-/* Whether what the resource, a prefix, shows is watched by another one that shows it, too. */
-bool kv_is_watched_otherwise(struct fs *fs, const struct consul_resource *resource);
 
 /*
  * st_blksize: programs that use it for their buffers store a value by one write. Consul's limit, and not more: some

@@ -161,9 +161,7 @@ void kv_tell_others(struct op *op, struct inode *dir, const char *name)
  */
 
 struct shown {
-    const char *prefix;
-    struct consul_resource *by; /* borrowed, for comparing; NULL: it is shown in parts */
-    size_t by_len;              /* of its prefix */
+    size_t by_len; /* of the prefix that shows it */
     bool watched;
 };
 
@@ -171,68 +169,28 @@ static int run_shown(struct op *op)
 {
     struct shown *shown = op->state;
     struct consul_snapshot *snapshot;
+    char *prefix = kv_prefix_of(op, op->inode);
     size_t covered;
 
-    if (kv_read_cover(op, shown->prefix, &snapshot, &covered) == 0) {
-        shown->by = op->read[op->read_n - 1].resource;
-        shown->by_len = strlen(consul_resource_kv_prefix(shown->by));
+    if (prefix && kv_read_cover(op, prefix, &snapshot, &covered) == 0) {
+        shown->by_len = strlen(consul_resource_kv_prefix(op->read[op->read_n - 1].resource));
         shown->watched = op->watched_all;
     }
+    free(prefix);
     return 0;
 }
 
-/* Two prefixes may show the same keys for a while; the coarser one is what the directory is made from. Any inode in the
- * datacenter's kv/ will do. */
-static struct shown how_prefix_is_shown(struct fs *fs, struct inode *inode, const char *prefix)
+/* Two prefixes may show the same keys for a while; the coarser one is what the directory is made from. */
+static struct shown how_shown(struct fs *fs, struct inode *dir)
 {
-    struct op *op = op_new(fs, NULL, inode, NULL, run_shown);
-    struct shown shown = {.prefix = prefix};
+    struct op *op = op_new(fs, NULL, dir, NULL, run_shown);
+    struct shown shown = {0};
 
     if (op) {
         op->state = &shown;
         op_start(op);
     }
     return shown;
-}
-
-static struct shown how_shown(struct fs *fs, struct inode *dir)
-{
-    struct shown shown = {0};
-    struct op *op = op_new(fs, NULL, dir, NULL, NULL);
-    char *prefix = op ? kv_prefix_of(op, dir) : NULL;
-
-    op_free(op);
-    if (prefix)
-        shown = how_prefix_is_shown(fs, dir, prefix);
-    free(prefix);
-    return shown;
-}
-
-/* How the keys of the resource's prefix are shown, or those below it, where it is no prefix of a directory. */
-static struct shown how_keys_are_shown(struct fs *fs, struct inode *base, const struct consul_resource *resource)
-{
-    const char *prefix = consul_resource_kv_prefix(resource);
-    size_t len = strlen(prefix);
-    struct shown shown = {0};
-    char *below;
-
-    if (asprintf(&below, "%s%s", prefix, len > 0 && prefix[len - 1] != '/' ? "/" : "") < 0)
-        return shown;
-    shown = how_prefix_is_shown(fs, base, below);
-    free(below);
-    return shown;
-}
-
-bool kv_is_watched_otherwise(struct fs *fs, const struct consul_resource *resource)
-{
-    size_t len;
-    struct inode *base = directory_above(fs, resource, &len);
-    struct shown shown = {0};
-
-    if (base)
-        shown = how_keys_are_shown(fs, base, resource);
-    inode_unref(&fs->inodes, base);
-    return shown.watched && shown.by != resource;
 }
 
 enum changes_announced changes_are_announced(struct fs *fs, struct consul_resource *resource)

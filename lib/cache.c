@@ -67,7 +67,6 @@
  * watch rests so long after each answer. */
 #define OWN_PAUSE_MS 4
 
-/* Takes the references to the snapshots. */
 void cache_tell_changed(const struct cache *cache, struct consul_resource *resource, struct consul_snapshot *before,
                         struct consul_snapshot *after)
 {
@@ -105,7 +104,6 @@ static bool worth_watching(const struct consul_resource *resource)
     return json_is_object(snapshot->json);
 }
 
-/* How many others than our own requests hold it. */
 uint32_t resource_holders(const struct consul_resource *resource)
 {
     return resource->refs - (resource->get ? 1 : 0) - (resource->watch ? 1 : 0);
@@ -238,7 +236,6 @@ void resource_abandon_query(struct consul_resource *resource)
                   consul_now_ns());
 }
 
-/* cache.lock is held. True when somebody must be told (CONSUL_WATCH_ENDED). */
 bool resource_end_watch(struct consul_resource *resource)
 {
     struct cache *cache = resource->cache;
@@ -316,7 +313,6 @@ bool resource_same_content(const struct consul_resource *resource, const struct 
     return a->hash == b->hash;
 }
 
-/* Something was known when the request was sent that its answer, of this index, does not know yet, or any more. */
 bool resource_knew_more(const struct consul_resource *resource, const struct http_request *request, uint64_t index)
 {
     return resource->snapshot && index < resource->snapshot->index && request->sent_ns >= resource->arrived_ns;
@@ -473,7 +469,6 @@ void cache_note_contact(struct cache *cache, const struct http_request *request,
         say(cache, CONSUL_LOG_WARNING, line);
 }
 
-/* Tells and gives back a counted resource whose watch ended. */
 void cache_tell_ended(struct cache *cache, struct consul_resource *loser)
 {
     if (!loser)
@@ -667,7 +662,7 @@ static void take_watched(struct received *received)
     struct cache *cache = resource->cache;
     struct consul_snapshot *snapshot = received->snapshot, *before = NULL, *after = NULL;
     struct consul_waiter *woken = NULL;
-    bool ended = false, demoted;
+    bool ended = false, demoted, behind;
     unsigned pause_ms = 0;
     int err = received->err;
 
@@ -691,12 +686,12 @@ static void take_watched(struct received *received)
         }
         goto out;
     }
-    if (resource->watch_stale ? is_unreliable(resource, request, snapshot)
-                              : resource->snapshot && snapshot->index < resource->snapshot->index) {
+    behind = resource_knew_more(resource, request, snapshot->index);
+    if (resource->watch_stale ? is_unreliable(resource, request, snapshot) : behind) {
         cache->dropped++;
         if (resource->watch_stale)
             cache->consistent_until_ns = request->done_ns + CONSISTENT_FOR;
-        resource->confirm = resource->snapshot && snapshot->index < resource->snapshot->index;
+        resource->confirm = behind;
         consul_snapshot_unref(snapshot);
         watch_broke(resource, request);
         goto out;

@@ -116,9 +116,6 @@ static void break_all(struct cache *cache, uint64_t now, struct consul_resource 
     cache->broke_all = !r; /* else the rest at the next tick */
 }
 
-/* ---- the clock -----------------------------------------------------------------------------------------------------
- */
-
 uint64_t cache_tick(void *arg, uint64_t now)
 {
     struct cache *cache = arg;
