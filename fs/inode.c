@@ -518,6 +518,7 @@ void inode_forget(struct inode_table *table, struct inode *inode, uint64_t n)
 
     pthread_mutex_lock(&table->lock);
     inode->nlookup -= n < inode->nlookup ? n : inode->nlookup;
+    inode->to_forget = false;
     last = n > 0 && inode->nlookup == 0;
     pthread_mutex_unlock(&table->lock);
     if (last)

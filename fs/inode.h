@@ -63,6 +63,7 @@ struct inode {
     bool superseded : 1;  /* a change made elsewhere gave its name another inode */
     bool occupied : 1;    /* a directory: a thread of notify.c or announce.c is at work in it */
     bool sounded : 1;     /* a directory: whether somebody holds it was found out once; see interest.h */
+    bool to_forget : 1;   /* the kernel was asked to forget it, and has not done so, not even to look it up again */
     bool unjudged : 1;    /* a change was told while storing: it is to be looked at again when that is done */
     bool appending : 1;   /* an operation appends */
     bool listed : 1;  /* the kernel trusts its name for a moment, since a listing had it, though it rests on nothing */

@@ -200,7 +200,9 @@ unsigned interest_visit(struct fs *fs, struct inode *dir, unsigned attempt)
     bool held;
 
     pthread_mutex_lock(&fs->inodes.lock);
-    held = dir->nlookup > 0 && !dir->listed_by;
+    /* One that was forgotten, and is known again, is busy, not held. */
+    held = dir->nlookup > 0 && !dir->listed_by && (attempt == 1 || dir->to_forget);
+    dir->to_forget = held;
     pthread_mutex_unlock(&fs->inodes.lock);
     if (!held)
         return 0;

@@ -7,7 +7,8 @@
  *
  * That is found out when a watch on a resource has ended (it was idle, or others needed it more): if one of the
  * directories that it shows is held, it is fetched and watched again. And once for each directory that was looked up
- * and never listed: if it is held, it is listed, as its watcher would expect.
+ * and never listed: if it is held, it is listed, as its watcher would expect. There one that is looked up all the time
+ * is told from one that is held: the kernel has forgotten it in between.
  *
  * All of this on the notify thread, which comes back after the time that each step asks for.
  */

@@ -96,6 +96,21 @@ def test_first_look_at_a_key_is_one_request(mount, agent, proxy, large, key):
         (mnt / ".consulfs/drop-caches").write_text("1")
 
 
+def test_a_look_is_one_request_each_time_that_nothing_is_known(mount, agent, proxy):
+    """That kv/ is looked up all the time does not mean that somebody has it watched."""
+    agent.kv_set("key", b"value")
+    mnt = mount(proxy)
+    looks = 0
+    with proxy.record() as seen:
+        until = time.monotonic() + 2
+        while time.monotonic() < until:
+            (mnt / ".consulfs/drop-caches").write_text("1")
+            assert (mnt / "kv/key").read_bytes() == b"value"
+            looks += 1
+            time.sleep(0.02)
+    assert len(seen.matching(path="/v1/kv/*", blocking=False)) == looks
+
+
 def test_first_listing_of_a_directory_is_one_request(mount, agent, proxy):
     for n in range(16):
         agent.kv_set(f"large/{n}", b"x" * 200_000)
