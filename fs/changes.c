@@ -54,6 +54,19 @@ struct judgement {
     enum verdict verdict;
 };
 
+/*
+ * It stands by another resource's word than the kernel's entry rests on: who listed it read names, who looks it up
+ * finds it otherwise. That one has not changed yet, or it would not stand: it is the one that will tell.
+ */
+static void rest_on_judge(struct op *op, struct inode *inode)
+{
+    struct consul_resource *by = op_rests_on(op), *resource = inode_rests_on(&op->fs->inodes, inode);
+
+    if (by && resource && by != resource)
+        inode_rest_on(&op->fs->inodes, inode, by);
+    consul_resource_unref(resource);
+}
+
 static int run_judge(struct op *op)
 {
     struct judgement *judgement = op->state;
@@ -66,6 +79,8 @@ static int run_judge(struct op *op)
         judgement->verdict = compare(op->fs, judgement->inode, &found);
     else
         judgement->verdict = r == -ENOENT ? CHANGED : UNKNOWN;
+    if (judgement->verdict == STANDS)
+        rest_on_judge(op, judgement->inode);
     content_unref(found.content);
     return 0;
 }

@@ -77,9 +77,22 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("script", CASES.values(), ids=CASES.keys())
-def test_case(mount, agent, script):
-    world = driver.World([agent, agent], mount)
+# The same, of stores that are too large for one watch
+LARGE_CASES = {
+    "a directory that was listed by its name, and is found in all there is": """
+        [0, "external_set", "\u200b/a", {"hex": "76"}, 0]
+        [1, "unlink", ["\u200b", "a"]]
+    """,
+}
+
+
+@pytest.mark.parametrize(
+    "script, large",
+    [(script, False) for script in CASES.values()] + [(script, True) for script in LARGE_CASES.values()],
+    ids=[*CASES, *LARGE_CASES],
+)
+def test_case(mount, agent, script, large):
+    world = driver.World([agent, agent], mount, large)
     try:
         done, difference = driver.run(world, driver.parse(script))
     finally:
