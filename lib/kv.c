@@ -346,8 +346,28 @@ static size_t utf8_next(const unsigned char *s, uint32_t *ret_code)
     return n;
 }
 
-/* What Consul's check of paths refuses with 400: unprintable characters (Go's unicode.IsPrint, roughly: anything
- * beyond ASCII may be one, and the transaction takes them all). */
+/*
+ * Consul refuses a path with an unprintable character (Go's unicode.IsPrint: neither spaces beyond ASCII nor what is
+ * not assigned in its version of Unicode). These are what it takes at any version: in each range all is assigned since
+ * Unicode 8. The rest may be refused, and goes by transactions, which take all.
+ */
+static bool is_printable(uint32_t code)
+{
+    static const struct {
+        uint32_t first, last;
+    } ranges[] = {
+        {0x20, 0x7e},     {0xa1, 0xac},     {0xae, 0x377},    {0x38e, 0x3a1},   {0x3a3, 0x52f},     {0x531, 0x556},
+        {0x561, 0x587},   {0x5d0, 0x5ea},   {0x620, 0x64a},   {0x904, 0x939},   {0xe01, 0xe3a},     {0x10d0, 0x10fa},
+        {0x1e00, 0x1eff}, {0x2010, 0x2027}, {0x20a0, 0x20be}, {0x2190, 0x22ff}, {0x3001, 0x3020},   {0x3041, 0x3096},
+        {0x3099, 0x30ff}, {0x4e00, 0x9fa5}, {0xac00, 0xd7a3}, {0xff01, 0xff5e}, {0x1f300, 0x1f5ff}, {0x1f600, 0x1f64f},
+    };
+
+    for (size_t i = 0; i < sizeof(ranges) / sizeof(*ranges); i++)
+        if (code >= ranges[i].first && code <= ranges[i].last)
+            return true;
+    return false;
+}
+
 bool consul_kv_key_valid(const char *key, bool *ret_plain)
 {
     const unsigned char *s = (const unsigned char *)key;
@@ -375,8 +395,7 @@ bool consul_kv_key_valid(const char *key, bool *ret_plain)
 
         if (n == 0)
             return false;
-        if (code < 0x20 || code >= 0x7f)
-            plain = false;
+        plain &= is_printable(code);
         s += n;
     }
     *ret_plain = plain;

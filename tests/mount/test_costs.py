@@ -81,7 +81,7 @@ def test_reading_from_an_open_file_is_the_kernels(hot):
 
 
 @pytest.mark.parametrize("large", [False, True])
-@pytest.mark.parametrize("key", ["key", "a/key", "a/b/c/d/e/key"])
+@pytest.mark.parametrize("key", ["key", "a/key", "a/b/c/d/e/key", "настройки/größe"])
 def test_first_look_at_a_key_is_one_request(mount, agent, proxy, large, key):
     """Also where the whole store is too large to be asked for, and after caches were dropped."""
     agent.kv_set(key, b"value")

@@ -503,14 +503,24 @@ static void test_keys(void **state)
         {"\x1f", ODD},
         {"\x7f", ODD},
         {"\xc2\x80", ODD},
-        {"\xc3\xbc", ODD},
-        {"\xe2\x82\xac", ODD},
+        {"\xc2\xa0", ODD},         /* no-break space */
+        {"\xc2\xad", ODD},         /* soft hyphen */
+        {"\xcd\xb8", ODD},         /* U+0378 */
+        {"\xe2\x80\x8b", ODD},     /* zero width space */
+        {"\xe2\x80\xae", ODD},     /* right-to-left override */
+        {"\xe3\x80\x80", ODD},     /* ideographic space */
+        {"\xef\xbb\xbf", ODD},     /* byte order mark */
         {"\xed\x9f\xbf", ODD},     /* U+D7FF */
         {"\xee\x80\x80", ODD},     /* U+E000 */
         {"\xef\xbf\xbf", ODD},     /* U+FFFF */
         {"\xf0\x90\x80\x80", ODD}, /* U+10000 */
         {"\xf4\x8f\xbf\xbf", ODD}, /* U+10FFFF */
         {"a//\xc3\xbc", ODD},
+        {"\xc3\xbc", PLAIN},
+        {"\xe2\x82\xac", PLAIN},
+        {"\xd0\xba\xd0\xbb\xd1\x8e\xd1\x87/a", PLAIN},
+        {"\xe6\xbc\xa2\xe5\xad\x97", PLAIN},
+        {"\xf0\x9f\x98\x80", PLAIN},
 
         {"\x80", INVALID},
         {"\xbf", INVALID},
