@@ -2,12 +2,13 @@
  * One mount: what its parts share. Constant once main.c has set it up, save what has a lock of its own.
  *
  * Lock order, outermost first: pages.locks, lock_table.lock, open_lock, handle.lock, op.lock, notify.lock,
- * announcer.lock, own.lock, inode_table.lock, gate.lock, the library's. No lock is held across a reply, a notification
- * or a callback.
+ * announcer.lock, own.lock, inode_table.lock, ahead.lock, gate.lock, the library's. No lock is held across a reply, a
+ * notification or a callback.
  */
 #ifndef CONSULFS_FS_H
 #define CONSULFS_FS_H
 
+#include "ahead.h"
 #include "alias.h"
 #include "gate.h"
 #include "inode.h"
@@ -88,6 +89,7 @@ struct fs {
     struct refusals refusals;
     struct reopening reopening;
     struct pages pages;
+    struct ahead ahead;
     pthread_mutex_t open_lock;
     struct lock_table *locks;
     struct handle *handles;  /* guarded by open_lock: every one there is */

@@ -190,6 +190,7 @@ static int init_fs(struct fs *fs, struct options *options, const struct consul_c
     refusals_init(&fs->refusals);
     reopening_init(&fs->reopening);
     pages_init(&fs->pages);
+    ahead_init(&fs->ahead);
     phantoms_init(&fs->phantoms);
     made_init(&fs->made);
     aliases_init(&fs->aliases);
@@ -237,6 +238,7 @@ static void destroy_fs(struct fs *fs)
     free(fs->bootstrapped);
     phantoms_destroy(&fs->phantoms);
     refusals_destroy(&fs->refusals);
+    ahead_destroy(&fs->ahead);
     pages_destroy(&fs->pages);
     reopening_destroy(&fs->reopening);
     pthread_mutex_destroy(&fs->open_lock);

@@ -32,7 +32,8 @@ struct job {
     bool drops;    /* before that the kernel is to drop all that nobody uses */
     /* Not 0: to look whether somebody holds the directory, or one that the resource shows; how often that was done. */
     unsigned attempt;
-    uint64_t due_ns; /* of such a one */
+    uint64_t due_ns;     /* of such a one */
+    struct inode *ahead; /* counted: behind that in its directory files are read ahead */
     struct job *next;
 };
 
@@ -136,6 +137,7 @@ static void job_clear(struct notify *notify, const struct job *job)
     consul_snapshot_unref(job->before);
     consul_snapshot_unref(job->after);
     inode_unref(&notify->fs->inodes, job->dir);
+    inode_unref(&notify->fs->inodes, job->ahead);
 }
 
 static void add_job(struct notify *notify, struct job job)
@@ -217,6 +219,12 @@ void notify_look(struct fs *fs, struct inode *dir)
 {
     if (fs->notify)
         add_job(fs->notify, (struct job){.dir = inode_ref(&fs->inodes, dir)});
+}
+
+void notify_ahead(struct fs *fs, struct inode *inode)
+{
+    if (fs->notify)
+        add_job(fs->notify, (struct job){.ahead = inode_ref(&fs->inodes, inode)});
 }
 
 /* notify.lock is held. Something is there to be told, or may be told now: one is enough for the first of it. */
@@ -421,6 +429,11 @@ static void scan(struct notify *notify, struct job *job)
 
     if (job->attempt > 0) {
         look_again(notify, job);
+        return;
+    }
+    if (job->ahead) {
+        ahead_fill(fs, job->ahead);
+        job_clear(notify, job);
         return;
     }
     /* Whoever replies from the older snapshot replies before we invalidate. */

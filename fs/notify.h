@@ -35,10 +35,12 @@ void notify_lost(struct fs *fs, struct inode *inode);
 /* The inode has other bytes than the kernel may have read. */
 void notify_pages(struct fs *fs, struct inode *inode);
 /*
- * The kernel gets the inode's bytes into its page cache. By a thread that answers a request, with what pages.h asks
- * for. 0 or a negative errno.
+ * The kernel gets the inode's bytes into its page cache. On any thread, with what pages.h asks for. 0 or a negative
+ * errno.
  */
 int notify_fill(struct fs *fs, struct inode *inode, struct content *content);
+/* ahead_fill() on the notify thread. Takes no reference. */
+void notify_ahead(struct fs *fs, struct inode *inode);
 /* This mount changed what is below the directory: it and those above it may be gone. Takes no reference. */
 void notify_look(struct fs *fs, struct inode *dir);
 

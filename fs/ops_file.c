@@ -333,6 +333,8 @@ void on_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct f
         struct content *content = inode_content(&fs->inodes, inode_of(fs, ino));
         size_t len = content && (uint64_t)offset < content->len ? content->len - (size_t)offset : 0;
 
+        if (content)
+            ahead_is_read(fs, inode_of(fs, ino), content);
         fuse_reply_buf(req, len > 0 ? content->data + offset : NULL, len < size ? len : size);
         content_unref(content);
     }

@@ -59,6 +59,42 @@ def test_upcalls_of_opening_and_reading_what_is_watched(mount, agent, options, o
     assert after["http.requests"] == before["http.requests"]
 
 
+def test_reading_one_file_after_the_other_asks_for_few_of_them(mount, agent):
+    """The kernel gets what comes next in the directory before it is asked for; but not what nobody is on his way to."""
+    for n in range(1000):
+        agent.kv_set(f"tree/{n % 10}/{n}", b"needle %d\n" % n)
+    mnt = mount(agent, ro=True)
+    for n in range(10):  # the first of a directory each: no scan
+        assert f"{n}" in os.listdir(mnt / f"kv/tree/{n}")
+        (mnt / f"kv/tree/{n}/{n}").read_bytes()
+    assert stats(mnt)["kernel.files_filled"] == 0
+    mnt = mount(agent, ro=True)
+    before = stats(mnt)
+    assert len(sh("grep -r needle kv/tree", cwd=mnt.path).stdout.splitlines()) == 1000
+    after = stats(mnt)
+    assert after["upcalls.read"] - before["upcalls.read"] < 300
+    assert after["kernel.files_filled"] > 700
+
+
+def test_what_is_read_ahead_is_what_there_is(mount, agent):
+    """Also of files that change while they are read, that are too large, that are empty, and beside directories."""
+    values = {f"d/{n:03}": b"%d" % n * (n % 7) for n in range(200)}
+    values.update({"d/100": b"x" * 200_000, "d/101/below": b"below", "d/102": bytes(range(256)) * 20})
+    for key, value in values.items():
+        agent.kv_set(key, value)
+    mnt = mount(agent, ro=True)
+    for turn in range(5):
+        values["d/150"] = b"turn %d" % turn
+        agent.kv_set("d/150", values["d/150"])
+        seen = {path: (mnt / path).read_bytes() for path in sh("find kv/d -type f", cwd=mnt.path).stdout.split()}
+        now = {f"kv/{key}": value for key, value in values.items()}
+        now["kv/d/101/%value"] = now.pop("kv/d/101")
+        late = seen.pop("kv/d/150")
+        assert seen == {path: value for path, value in now.items() if path != "kv/d/150"}
+        assert late in (b"150" * (150 % 7), *(b"turn %d" % n for n in range(turn + 1)))
+        wait_equal((mnt / "kv/d/150").read_bytes, values["d/150"])
+
+
 # It is as true as any mount
 
 
