@@ -27,17 +27,18 @@ void base64_encode(const void *data, size_t len, char *out)
     }
 }
 
-static int sextet(char c)
+/* By character, from '+' on, what the alphabet has it for; 64: it has not. */
+static const uint8_t sextets['z' - '+' + 1] = {
+    62, 64, 64, 64, 63, 52, 53, 54, 55, 56, 57, 58, 59, 60, 61, 64, 64, 64, 64, 64, 64, 64, 0,  1,  2,  3,  4,
+    5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 64, 64, 64, 64, 64, 64,
+    26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51,
+};
+
+static unsigned sextet(char c)
 {
-    if (c >= 'A' && c <= 'Z')
-        return c - 'A';
-    if (c >= 'a' && c <= 'z')
-        return c - 'a' + 26;
-    if (c >= '0' && c <= '9')
-        return c - '0' + 52;
-    if (c == '+')
-        return 62;
-    return c == '/' ? 63 : -1;
+    unsigned at = (unsigned)(unsigned char)c - '+';
+
+    return at < sizeof(sextets) ? sextets[at] : 64;
 }
 
 int base64_decode(const char *text, size_t text_len, void *out, size_t *ret_len)
@@ -48,15 +49,16 @@ int base64_decode(const char *text, size_t text_len, void *out, size_t *ret_len)
         return -EINVAL;
     for (; text_len > 0; text_len -= 4, text += 4) {
         int padding = text_len == 4 ? (text[3] == '=') + (text[3] == '=' && text[2] == '=') : 0;
-        uint32_t bits = 0;
+        uint32_t bits = 0, invalid = 0;
 
         for (int i = 0; i < 4; i++) {
-            int value = i < 4 - padding ? sextet(text[i]) : 0;
+            unsigned value = i < 4 - padding ? sextet(text[i]) : 0;
 
-            if (value < 0)
-                return -EINVAL;
-            bits = bits << 6 | (uint32_t)value;
+            invalid |= value;
+            bits = bits << 6 | value;
         }
+        if (invalid & 64)
+            return -EINVAL;
         if ((padding == 1 && (bits & 0xff)) || (padding == 2 && (bits & 0xffff)))
             return -EINVAL;
         *to++ = (uint8_t)(bits >> 16);

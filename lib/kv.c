@@ -117,27 +117,101 @@ json_t *kv_json_parse(const char *body, size_t len)
     return json;
 }
 
+/*
+ * Values are most of an answer, and jansson takes each of their bytes by itself, to look for what is escaped. So those
+ * of any length are cut out before it sees them, and a number, counted from 0, stands for each: it takes a third of the
+ * time. `"Value":"` with its quotes bare cannot stand inside a JSON string, and what it begins ends at the next quote.
+ */
+#define CUT_MIN 32 /* what stands for one is shorter in any case */
+
+struct values {
+    struct value {
+        const char *text; /* base64; the answer's */
+        size_t len;
+    } * at;
+    size_t n, cap;
+    size_t used; /* by entries, in order */
+};
+
+static int add_value(struct values *values, const char *text, size_t len)
+{
+    if (values->n == values->cap) {
+        size_t cap = values->cap ? values->cap * 2 : 64;
+        struct value *at = realloc(values->at, cap * sizeof(*at));
+
+        if (!at)
+            return -ENOMEM;
+        values->at = at;
+        values->cap = cap;
+    }
+    values->at[values->n++] = (struct value){text, len};
+    return 0;
+}
+
+/* `out` has room for `len` bytes. */
+static int cut_values(const char *body, size_t len, struct values *values, char *out, size_t *ret_len)
+{
+    static const char name[] = "\"Value\":";
+    const char *end = body + len, *found;
+    char *to = out;
+
+    while ((found = strstr(body, name))) {
+        const char *text = found + sizeof(name) - 1, *quote;
+
+        text += strspn(text, " "); /* an agent in development mode indents */
+        quote = *text == '"' ? memchr(text + 1, '"', (size_t)(end - text - 1)) : NULL;
+        if (quote && quote - text > CUT_MIN && !memchr(text, '\\', (size_t)(quote - text))) {
+            if (add_value(values, text + 1, (size_t)(quote - text - 1)) < 0)
+                return -ENOMEM;
+            to = mempcpy(to, body, (size_t)(text - body));
+            to += sprintf(to, "%zu", values->n - 1);
+            text = quote + 1;
+        } else {
+            to = mempcpy(to, body, (size_t)(text - body));
+        }
+        body = text;
+    }
+    to = mempcpy(to, body, (size_t)(end - body));
+    *ret_len = (size_t)(to - out);
+    return 0;
+}
+
+/* The text of an entry's value; 0 bytes: it has none. */
+static int value_of(const json_t *json, struct values *values, struct value *ret_value)
+{
+    *ret_value = (struct value){0};
+    if (json_is_string(json))
+        *ret_value = (struct value){json_string_value(json), json_string_length(json)};
+    else if (json_is_integer(json) && values && values->used < values->n &&
+             json_integer_value(json) == (json_int_t)values->used)
+        *ret_value = values->at[values->used++];
+    else if (json && !json_is_null(json))
+        return -EIO;
+    return 0;
+}
+
 static uint64_t get_u64(const json_t *object, const char *name)
 {
     return (uint64_t)json_integer_value(json_object_get(object, name));
 }
 
-int kv_entry_decode(const json_t *object, struct consul_kv_entry **ret_entry)
+/* `values` are those that were cut out of what the object is from; NULL: none were. */
+static int entry_decode(const json_t *object, struct values *values, struct consul_kv_entry **ret_entry)
 {
-    const json_t *key = json_object_get(object, "Key"), *value = json_object_get(object, "Value");
+    const json_t *key = json_object_get(object, "Key");
     const char *session = json_string_value(json_object_get(object, "Session"));
-    size_t value_len = 0, text_len = json_is_string(value) ? json_string_length(value) : 0;
     struct consul_kv_entry *entry;
+    struct value value;
+    size_t value_len = 0;
 
     if (session && strlen(session) >= KV_SESSION_SIZE)
         session = NULL; /* no server's */
-    if (!json_is_string(key) || (value && !json_is_string(value) && !json_is_null(value)))
+    if (!json_is_string(key) || value_of(json_object_get(object, "Value"), values, &value) < 0)
         return -EIO;
-    entry = entry_alloc(json_string_value(key), json_string_length(key), text_len / 4 * 3, session);
+    entry = entry_alloc(json_string_value(key), json_string_length(key), value.len / 4 * 3, session);
     if (!entry)
         return -ENOMEM;
-    if (text_len > 0 &&
-        base64_decode(json_string_value(value), text_len, entry->data + entry->key_len + 1, &value_len) < 0) {
+    if (value.len > 0 && base64_decode(value.text, value.len, entry->data + entry->key_len + 1, &value_len) < 0) {
         free(entry);
         return -EIO;
     }
@@ -148,6 +222,11 @@ int kv_entry_decode(const json_t *object, struct consul_kv_entry **ret_entry)
     entry->flags = get_u64(object, "Flags");
     *ret_entry = entry;
     return 0;
+}
+
+int kv_entry_decode(const json_t *object, struct consul_kv_entry **ret_entry)
+{
+    return entry_decode(object, NULL, ret_entry);
 }
 
 /* ---- lists ----------------------------------------------------------------------------------------------------- */
@@ -253,13 +332,13 @@ static void share_unchanged(const struct consul_kv_list *old, struct consul_kv_l
     }
 }
 
-int kv_list_decode(const json_t *array, const struct consul_kv_list *old, struct consul_kv_list *ret_list)
+static int list_decode(const json_t *array, struct values *values, struct consul_kv_list *ret_list)
 {
     struct consul_kv_list list = {0};
     size_t n = json_array_size(array);
     bool sorted = true;
 
-    if (array && !json_is_array(array))
+    if (!json_is_array(array))
         return -EIO;
     if (n > 0) {
         list.entries = calloc(n, sizeof(*list.entries));
@@ -267,7 +346,7 @@ int kv_list_decode(const json_t *array, const struct consul_kv_list *old, struct
             return -ENOMEM;
     }
     for (size_t i = 0; i < n; i++) {
-        int r = kv_entry_decode(json_array_get(array, i), &list.entries[i]);
+        int r = entry_decode(json_array_get(array, i), values, &list.entries[i]);
 
         if (r < 0) {
             kv_list_clear(&list);
@@ -277,12 +356,35 @@ int kv_list_decode(const json_t *array, const struct consul_kv_list *old, struct
         if (i > 0 && entry_compare(&list.entries[i - 1], &list.entries[i]) > 0)
             sorted = false;
     }
+    if (values->used < values->n) { /* one stood elsewhere than in an entry */
+        kv_list_clear(&list);
+        return -EIO;
+    }
     if (!sorted)
         qsort(list.entries, list.n, sizeof(*list.entries), entry_compare);
-    if (old)
-        share_unchanged(old, &list);
     *ret_list = list;
     return 0;
+}
+
+int kv_list_parse(const char *body, size_t len, const struct consul_kv_list *old, struct consul_kv_list *ret_list)
+{
+    struct values values = {0};
+    char *rest = malloc(len + 1);
+    json_t *json = NULL;
+    size_t rest_len;
+    int r = rest ? cut_values(body, len, &values, rest, &rest_len) : -ENOMEM;
+
+    if (r == 0) {
+        rest[rest_len] = '\0';
+        json = kv_json_parse(rest, rest_len);
+        r = json ? list_decode(json, &values, ret_list) : -EIO;
+    }
+    if (r == 0 && old)
+        share_unchanged(old, ret_list);
+    json_decref(json);
+    free(values.at);
+    free(rest);
+    return r;
 }
 
 int kv_list_patch(const struct consul_kv_list *list, const char *key, struct consul_kv_entry *entry,

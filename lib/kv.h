@@ -7,10 +7,11 @@
 /* Parses an answer with KV entries (NUL-terminated), whatever their Flags. NULL when it is no JSON. */
 json_t *kv_json_parse(const char *body, size_t len);
 /*
- * Decodes the array that a GET of a key or prefix answers (NULL: nothing there). Entries of `old` that are still at
- * the same ModifyIndex are shared with it, so that "unchanged" is the same pointer and costs no second copy.
+ * Decodes the array (NUL-terminated text) that a GET of a key or prefix answers. Entries of `old`, which may be NULL,
+ * that are still at the same ModifyIndex are shared with it, so that "unchanged" is the same pointer and costs no
+ * second copy. -EIO: it is no such array.
  */
-int kv_list_decode(const json_t *array, const struct consul_kv_list *old, struct consul_kv_list *ret_list);
+int kv_list_parse(const char *body, size_t len, const struct consul_kv_list *old, struct consul_kv_list *ret_list);
 #define KV_SESSION_SIZE 40 /* an ID is a UUID; nothing longer is ever in an entry */
 /* As consul_kv_entry_new(), of a key that this session has locked; "" or NULL: that is not locked. */
 struct consul_kv_entry *kv_entry_new(const char *key, size_t key_len, const void *value, size_t value_len,

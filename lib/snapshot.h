@@ -6,7 +6,7 @@
 
 /* CLOCK_REALTIME in nanoseconds. */
 uint64_t realtime_ns(void);
-/* FNV-1a, 64 bits. */
+/* Tells an unchanged answer from a changed one, in this process. Not for adversaries: they own the content anyway. */
 uint64_t snapshot_hash(const void *data, size_t len);
 /* An empty one, first seen now. NULL without memory. */
 struct consul_snapshot *snapshot_new(void);

@@ -25,11 +25,7 @@ static json_t *parse(const char *text)
 
 static int decode(const char *text, const struct consul_kv_list *old, struct consul_kv_list *ret_list)
 {
-    json_t *json = parse(text);
-    int r = kv_list_decode(json, old, ret_list);
-
-    json_decref(json);
-    return r;
+    return kv_list_parse(text, strlen(text), old, ret_list);
 }
 
 /* A list of keys, separated by blanks, all at ModifyIndex `index`. */
@@ -193,6 +189,9 @@ static void test_no_json(void **state)
             fail_msg("taken for JSON: %s", texts[i]);
 }
 
+/* 36 bytes, in base64: long enough to be kept from jansson. */
+#define LONG "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVowMTIzNDU2Nzg5"
+
 static void test_refused(void **state)
 {
     static const char *const texts[] = {
@@ -212,6 +211,16 @@ static void test_refused(void **state)
         "[{\"Key\":\"k\",\"Value\":\"YQ\"}]",
         "[{\"Key\":\"a\",\"Value\":\"YQ==\"},{\"Key\":\"b\",\"Value\":\"YQ=\"}]",
         "[{\"Key\":\"b\"},{\"Key\":\"a\"},{}]",
+        "[{\"Key\":\"a\",\"Value\":\"" LONG "=\"}]",
+        "[{\"Key\":\"a\",\"Value\":\"" LONG,
+        "[{\"Key\":\"a\",\"Value\":\"" LONG "\\\"}]",
+        /* A number where a value was kept from jansson, and such a value elsewhere */
+        "[{\"Key\":\"a\",\"Value\" :0},{\"Key\":\"b\",\"Value\":\"" LONG "\"}]",
+        "[{\"Key\":\"a\",\"Value\":\"" LONG "\"},{\"Key\":\"b\",\"Value\" :0}]",
+        "[{\"Key\":\"a\",\"Value\":\"" LONG "\",\"Value\":\"" LONG "\"}]",
+        "[{\"Key\":\"a\",\"of\":{\"Value\":\"" LONG "\"}}]",
+        "{\"Value\":\"" LONG "\"}",
+        "[{\"Key\":\"a\",\"\\\"Value\":\"" LONG "\"}]",
     };
     struct consul_kv_list list = {.n = 77};
 
@@ -219,6 +228,33 @@ static void test_refused(void **state)
     for (size_t i = 0; i < COUNT(texts); i++)
         if (decode(texts[i], NULL, &list) != -EIO || list.n != 77)
             fail_msg("not refused: %s", texts[i]);
+}
+
+static void test_long_values(void **state)
+{
+    static const char *const keys[] = {"a", "b", "c", "d\"Value\":\"" LONG, "e", "f"};
+    static const char *const values[] = {
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789", "short", "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789", "",
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789", "A",
+    };
+    struct consul_kv_list list;
+
+    (void)state;
+    assert_int_equal(decode("[{\"Key\":\"a\",\"Value\":\"" LONG "\",\"Flags\":18446744073709551615},"
+                            "{\"Value\":\"c2hvcnQ=\",\"Key\":\"b\"},"
+                            "{\"Key\": \"c\", \"Value\":  \"" LONG "\" },"
+                            "{\"Key\":\"d\\\"Value\\\":\\\"" LONG "\",\"Value\":null},"
+                            "{\"Value\":\"" LONG "\",\"Key\":\"e\"},"
+                            "{\"Key\":\"f\",\"Value\":\"\\u0051\\u0051\\u003D\\u003D\"}]",
+                            NULL, &list),
+                     0);
+    assert_int_equal(list.n, COUNT(keys));
+    for (size_t i = 0; i < COUNT(keys); i++) {
+        assert_string_equal(consul_kv_key(list.entries[i]), keys[i]);
+        assert_string_equal(consul_kv_value(list.entries[i]), values[i]);
+    }
+    assert_int_equal(list.entries[0]->flags, UINT64_MAX);
+    kv_list_clear(&list);
 }
 
 /* What is of the wrong type or too long is as good as absent, and cannot overflow. */
@@ -248,13 +284,10 @@ static void test_nothing_there(void **state)
     struct consul_kv_list list = {.n = 77};
 
     (void)state;
-    assert_int_equal(kv_list_decode(NULL, NULL, &list), 0);
+    assert_int_equal(decode("[]", NULL, &list), 0);
     assert_int_equal(list.n, 0);
     assert_null(consul_kv_find(&list, "a", 1));
     assert_int_equal(consul_kv_lower_bound(&list, "a", 1), 0);
-    kv_list_clear(&list);
-    assert_int_equal(decode("[]", NULL, &list), 0);
-    assert_int_equal(list.n, 0);
     kv_list_clear(&list);
 }
 
@@ -703,6 +736,7 @@ int main(void)
         cmocka_unit_test(test_flags),
         cmocka_unit_test(test_no_json),
         cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_long_values),
         cmocka_unit_test(test_odd_fields),
         cmocka_unit_test(test_nothing_there),
         cmocka_unit_test(test_order),
