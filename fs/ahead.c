@@ -27,17 +27,21 @@ static struct ahead_scan *find_scan(struct ahead *ahead, uint64_t dir)
 static bool read_in(struct ahead *ahead, uint64_t dir)
 {
     struct ahead_scan *scan;
-    bool fills = false;
+    bool known, fills;
 
     pthread_mutex_lock(&ahead->lock);
     scan = find_scan(ahead, dir);
-    if (!scan) {
-        ahead->last = (ahead->last + 1) % AHEAD_SCANS;
-        ahead->scans[ahead->last] = (struct ahead_scan){.dir = dir};
-    } else if (!scan->filling) {
-        scan->bytes = scan->bytes == 0 ? AHEAD_FIRST : scan->bytes < AHEAD_MOST ? scan->bytes * 4 : AHEAD_MOST;
-        scan->filling = fills = true;
+    known = scan != NULL;
+    if (!known) {
+        scan = &ahead->scans[++ahead->last % AHEAD_SCANS];
+        *scan = (struct ahead_scan){.dir = dir};
     }
+    fills = !scan->filling && (known || ahead->scanning);
+    if (fills) {
+        scan->bytes = scan->bytes == 0 ? AHEAD_FIRST : scan->bytes < AHEAD_MOST ? scan->bytes * 4 : AHEAD_MOST;
+        scan->filling = true;
+    }
+    ahead->scanning = scan->bytes > 0;
     pthread_mutex_unlock(&ahead->lock);
     return fills;
 }

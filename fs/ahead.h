@@ -3,7 +3,7 @@
  * brings their bytes along (pages.h), and who searches a thousand small files asks for each. But what he reads is what
  * a listing showed him, in its order, and is known here. So when a second file of a directory is asked for, the kernel
  * gets the bytes of those behind it that it knows of: as much as it reads ahead in one file, and four times as much
- * each time that he gets beyond that.
+ * each time that he gets beyond that. Who comes from such a directory to another goes on so with its first.
  *
  * Files of kv/ only: of others a look at one says nothing of the next.
  */
@@ -33,6 +33,7 @@ struct ahead {
         bool filling; /* the notify thread is to fill, or does */
     } scans[AHEAD_SCANS];
     unsigned last; /* the scan that was begun last */
+    bool scanning; /* in the directory of the last READ */
 };
 
 void ahead_init(struct ahead *ahead);
