@@ -311,79 +311,115 @@ static bool entry_unchanged(const struct consul_kv_entry *old, const struct cons
            memcmp(old->data, new->data, old->key_len + old->value_len + 1) == 0;
 }
 
-/* Both lists are sorted: one walk finds the entries that did not change. */
-static void share_unchanged(const struct consul_kv_list *old, struct consul_kv_list *list)
+/* The entry of `old` stands for one that is the same. Both lists are sorted: *at is where the walk over `old` is. */
+static void share_unchanged(const struct consul_kv_list *old, size_t *at, struct consul_kv_entry **entry)
 {
-    size_t j = 0;
+    struct consul_kv_entry *new = *entry;
+    int c = -1;
 
-    for (size_t i = 0; i < list->n; i++) {
-        struct consul_kv_entry *new = list->entries[i];
-        int c = -1;
-
-        while (j < old->n &&
-               (c = key_compare(old->entries[j]->data, old->entries[j]->key_len, new->data, new->key_len)) < 0)
-            j++;
-        if (j == old->n)
-            return;
-        if (c == 0 && entry_unchanged(old->entries[j], new)) {
-            list->entries[i] = consul_kv_entry_ref(old->entries[j]);
-            consul_kv_entry_unref(new);
-        }
+    while (*at < old->n &&
+           (c = key_compare(old->entries[*at]->data, old->entries[*at]->key_len, new->data, new->key_len)) < 0)
+        ++*at;
+    if (*at < old->n && c == 0 && entry_unchanged(old->entries[*at], new)) {
+        *entry = consul_kv_entry_ref(old->entries[*at]);
+        consul_kv_entry_unref(new);
     }
 }
 
-static int list_decode(const json_t *array, struct values *values, struct consul_kv_list *ret_list)
+static int list_append(struct consul_kv_list *list, size_t *cap, struct consul_kv_entry *entry)
 {
-    struct consul_kv_list list = {0};
-    size_t n = json_array_size(array);
-    bool sorted = true;
+    if (list->n == *cap) {
+        size_t more = *cap ? *cap * 2 : 16;
+        struct consul_kv_entry **entries = realloc(list->entries, more * sizeof(*entries));
 
-    if (!json_is_array(array))
-        return -EIO;
-    if (n > 0) {
-        list.entries = calloc(n, sizeof(*list.entries));
-        if (!list.entries)
+        if (!entries)
             return -ENOMEM;
+        list->entries = entries;
+        *cap = more;
     }
-    for (size_t i = 0; i < n; i++) {
-        int r = entry_decode(json_array_get(array, i), values, &list.entries[i]);
+    list->entries[list->n++] = entry;
+    return 0;
+}
 
+static void sort_list(struct consul_kv_list *list, const struct consul_kv_list *old)
+{
+    size_t at = 0;
+
+    qsort(list->entries, list->n, sizeof(*list->entries), entry_compare);
+    for (size_t i = 0; old && i < list->n; i++)
+        share_unchanged(old, &at, &list->entries[i]);
+}
+
+static const char *skip_blanks(const char *text) { return text + strspn(text, " \t\r\n"); }
+
+/*
+ * One object of the array after the other, so that the parsed form of all of them never exists at the same time: for a
+ * hundred thousand keys that would be a hundred megabytes. -EIO also for Flags beyond what jansson can read.
+ */
+static int parse_entries(const char *text, size_t len, struct values *values, const struct consul_kv_list *old,
+                         struct consul_kv_list *list)
+{
+    const char *at = skip_blanks(text), *end = text + len;
+    size_t cap = 0, at_old = 0;
+    bool sorted = true, more;
+
+    if (*at++ != '[')
+        return -EIO;
+    at = skip_blanks(at);
+    for (more = *at != ']'; more; at = more ? skip_blanks(at + 1) : at) {
+        struct consul_kv_entry *entry;
+        json_error_t error;
+        json_t *object = json_loadb(at, (size_t)(end - at), JSON_DISABLE_EOF_CHECK | JSON_ALLOW_NUL, &error);
+        int r = object ? entry_decode(object, values, &entry) : -EIO;
+
+        json_decref(object);
+        if (r < 0)
+            return r;
+        if (list->n > 0 && entry_compare(&list->entries[list->n - 1], &entry) > 0)
+            sorted = false;
+        if (old && sorted)
+            share_unchanged(old, &at_old, &entry);
+        r = list_append(list, &cap, entry);
         if (r < 0) {
-            kv_list_clear(&list);
+            consul_kv_entry_unref(entry);
             return r;
         }
-        list.n++;
-        if (i > 0 && entry_compare(&list.entries[i - 1], &list.entries[i]) > 0)
-            sorted = false;
+        at = skip_blanks(at + error.position);
+        more = *at == ',';
     }
-    if (values->used < values->n) { /* one stood elsewhere than in an entry */
-        kv_list_clear(&list);
+    if (*at != ']' || skip_blanks(at + 1) != end || values->used < values->n) /* a value stood elsewhere */
         return -EIO;
-    }
     if (!sorted)
-        qsort(list.entries, list.n, sizeof(*list.entries), entry_compare);
-    *ret_list = list;
+        sort_list(list, old);
     return 0;
 }
 
 int kv_list_parse(const char *body, size_t len, const struct consul_kv_list *old, struct consul_kv_list *ret_list)
 {
+    struct consul_kv_list list = {0};
     struct values values = {0};
+    struct consul_buf buf;
     char *rest = malloc(len + 1);
-    json_t *json = NULL;
     size_t rest_len;
     int r = rest ? cut_values(body, len, &values, rest, &rest_len) : -ENOMEM;
 
     if (r == 0) {
         rest[rest_len] = '\0';
-        json = kv_json_parse(rest, rest_len);
-        r = json ? list_decode(json, &values, ret_list) : -EIO;
+        r = parse_entries(rest, rest_len, &values, old, &list);
     }
-    if (r == 0 && old)
-        share_unchanged(old, ret_list);
-    json_decref(json);
+    consul_buf_init(&buf, len * 2 + 64);
+    if (r == -EIO && strstr(rest, "\"Flags\":") && rewrite_large_flags(rest, &buf) == 0) {
+        kv_list_clear(&list);
+        values.used = 0;
+        r = parse_entries(buf.data, buf.len, &values, old, &list);
+    }
+    consul_buf_free(&buf);
     free(values.at);
     free(rest);
+    if (r < 0)
+        kv_list_clear(&list);
+    else
+        *ret_list = list;
     return r;
 }
 

@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from harness.programs import sh
-from harness.stats import stats
+from harness.programs import sanitized, sh
+from harness.stats import peak_memory, stats
 from harness.wait import wait_until
 
 TIMES = 100
@@ -119,6 +119,18 @@ def test_first_listing_of_a_directory_is_one_request(mount, agent, proxy):
     with proxy.record() as seen:
         assert len(sh("ls -l kv/small; tail -n +1 kv/small/*", cwd=mnt.path).stdout.splitlines()) > 16
     assert len(seen.matching(path="/v1/kv/*", blocking=False)) == 1
+
+
+def test_a_large_directory_is_never_parsed_as_a_whole(new_agent, mount):
+    """What jansson makes of 50,000 keys would be 50 MB for a moment."""
+    agent, count = new_agent(), 50_000
+    agent.kv_set_all((f"dir/{n:07}" for n in range(count)), "dmFsdWUgb2Yga2V5IGluIGEgbGFyZ2UgZGlyZWN0b3J5")
+    mnt = mount(agent)
+    os.listdir(mnt / "kv")
+    before = peak_memory(mnt.process)
+    assert len(os.listdir(mnt / "kv/dir")) == count
+    if not sanitized():  # what is freed stays
+        assert (peak_memory(mnt.process) - before) * 1024 / count < 900
 
 
 def test_whole_tree_is_no_more_requests_than_directories(mount, agent, proxy):

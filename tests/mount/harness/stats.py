@@ -1,5 +1,8 @@
 """What a mount counts: .consulfs/stats."""
 
+import re
+from pathlib import Path
+
 
 def stats(mnt):
     lines = (mnt / ".consulfs/stats").read_text().splitlines()
@@ -8,3 +11,8 @@ def stats(mnt):
 
 def stat_of(mnt, name):
     return stats(mnt)[name]
+
+
+def peak_memory(process):
+    """In KiB, since it began."""
+    return int(re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{process.pid}/status").read_text())[1])
