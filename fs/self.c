@@ -144,6 +144,7 @@ static void print_all(struct fs *fs, void (*print)(FILE *, const char *, uint64_
     print(stream, "http.blocking_queries", stats.blocking_queries);
     print(stream, "http.errors", stats.errors);
     print(stream, "http.retries", stats.retries);
+    print(stream, "http.writes_together", stats.writes_together);
     print(stream, "http.bytes_received", stats.bytes_received);
     print(stream, "http.bytes_sent", stats.bytes_sent);
     print(stream, "cache.resources", stats.resources);

@@ -10,6 +10,7 @@
 #include "kv.h"
 #include "locks.h"
 #include "probe.h"
+#include "write_queue.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -57,6 +58,9 @@ int consul_new(const struct consul_config *config, const struct consul_options *
         goto fail;
     with_locks.changed = on_changed;
     with_locks.changed_arg = client;
+    client->writes = write_queues_new();
+    if (!client->writes)
+        goto fail;
     r = cache_new(&with_locks, &client->cache);
     if (r < 0)
         goto fail;
@@ -101,6 +105,7 @@ void consul_free(struct consul *client)
     http_free(client->http);
     prober_free(client->prober);
     locks_free(client->locks);
+    write_queues_free(client->writes);
     cache_free(client->cache);
     free(client->datacenter);
     free(client->namespace_);
@@ -330,5 +335,6 @@ void consul_get_stats(struct consul *client, struct consul_stats *ret_stats)
 
     http_add_stats(client->http, &stats);
     cache_add_stats(client->cache, &stats);
+    stats.writes_together = write_queues_together(client->writes);
     *ret_stats = stats;
 }

@@ -12,6 +12,7 @@ struct consul {
     struct cache *cache;
     struct http *http;
     struct locks *locks;
+    struct write_queues *writes;
     struct prober *prober;
     atomic_size_t kv_max_value, txn_max_ops;
     atomic_uint streams; /* open now */

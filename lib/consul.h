@@ -442,7 +442,8 @@ typedef void consul_kv_done_fn(void *arg, const struct consul_answer *answer, st
 
 /*
  * One transaction: all of ops or nothing. When it has succeeded every resource of this client already shows it.
- * A single set that is too large for a transaction goes as a plain PUT. -EFBIG: too large or too many for the agent;
+ * A single set that is too large for a transaction goes as a plain PUT. Small ones, when many are under way, wait for
+ * one of these and then go in one transaction; if that is refused each goes by itself. -EFBIG: too large or too many for the agent;
  * -EINVAL: a key that JSON cannot carry (not UTF-8).
  */
 int consul_kv_txn(struct consul *client, const char *datacenter, const struct consul_kv_op *ops, size_t n,
@@ -554,6 +555,7 @@ struct consul_stats {
     uint64_t bytes_received, bytes_sent;
     uint64_t errors; /* requests without a usable answer */
     uint64_t retries;
+    uint64_t writes_together;                             /* KV writes that shared a transaction with others */
     uint64_t watches, resources, snapshot_bytes, waiters; /* now */
     /* The watches by what they are on: all keys of a prefix, the names in one, a key; the rest are on something else.
      */

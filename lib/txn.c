@@ -1,7 +1,8 @@
 /*
  * KV writes: one transaction, or, for a value too large for one, a plain PUT and the GET that tells its ModifyIndex.
  *
- * A write's struct belongs to the network thread once it is submitted. Limits are those of CONSUL.md, "KV".
+ * A write's struct belongs to the network thread once it is submitted, or to the queue of those that are to go together
+ * with others (write_queue.h). Limits are those of CONSUL.md, "KV".
  */
 #include "cache.h"
 #include "client.h"
@@ -9,6 +10,7 @@
 #include "http.h"
 #include "kv.h"
 #include "locks.h"
+#include "write_queue.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -25,14 +27,20 @@ struct write_op {
 };
 
 struct write {
+    struct queued_write queued; /* first; its `next`: what goes in the same transaction */
     struct consul *client;
     char *datacenter; /* NULL: the agent's */
     struct write_op *ops;
     size_t n;
     struct consul_kv_entry **entries;
+    char *body; /* the transaction with this alone */
+    size_t body_len;
+    uint64_t deadline_ns;
     consul_kv_done_fn *done;
     void *arg;
 };
+
+static struct write *next_of(const struct write *write) { return (struct write *)write->queued.next; }
 
 static void write_free(struct write *write)
 {
@@ -49,6 +57,7 @@ static void write_free(struct write *write)
     free(write->ops);
     free(write->entries);
     free(write->datacenter);
+    free(write->body);
     free(write);
 }
 
@@ -63,6 +72,7 @@ static struct write *write_new(struct consul *client, const char *datacenter, co
     if (!datacenter)
         datacenter = client->datacenter;
     write->client = client;
+    write->deadline_ns = consul_now_ns() + client->options.timeout_ms * 1000000;
     write->done = done;
     write->arg = arg;
     write->n = n;
@@ -164,23 +174,23 @@ static void forget(struct write *write, bool stored)
     cache_expire(write->client->cache, "/v1/kv/", stored);
 }
 
-/* Operations that have no result (deletes) are left out of the array, so it is matched by key. */
-static int take_results(struct write *write, const json_t *json)
+/*
+ * Operations that have no result (deletes) are left out of the array, so it is matched by key. *at is the place in it
+ * of the write's first.
+ */
+static int take_results(struct write *write, const json_t *results, size_t *at)
 {
-    const json_t *results = json_object_get(json, "Results");
-    size_t at = 0;
-
     for (size_t i = 0; i < write->n; i++) {
         struct write_op *op = &write->ops[i];
         struct consul_kv_entry *meta = NULL;
         uint64_t removed_index = 0;
-        const json_t *kv = json_object_get(json_array_get(results, at), "KV");
+        const json_t *kv = json_object_get(json_array_get(results, *at), "KV");
         const char *key = json_string_value(json_object_get(kv, "Key"));
 
         if (key && strcmp(key, op->key) == 0 && op->verb != CONSUL_KV_CHECK_NOT_EXISTS) {
             if (kv_entry_decode(kv, &meta) < 0)
                 return -EIO;
-            at++;
+            ++*at;
         }
         switch (op->verb) {
         case CONSUL_KV_SET:
@@ -211,29 +221,64 @@ static int take_results(struct write *write, const json_t *json)
     return 0;
 }
 
+static void submit(struct write *first);
+
+/* What waited for the end of a transaction, which took so long (0: without an answer), goes now. */
+static void end_queued(struct write *write, uint64_t took_ns)
+{
+    struct consul *client = write->client;
+    struct queued_write *next = write_queue_end(client->writes, &write->queued, took_ns,
+                                                atomic_load(&client->txn_max_ops), atomic_load(&client->kv_max_value));
+
+    if (next)
+        submit((struct write *)next);
+}
+
+/* Which of those that went together was refused is of no interest to the others: each by itself. */
+static void submit_each(struct write *first)
+{
+    struct write *next;
+
+    for (struct write *write = first; write; write = next) {
+        next = next_of(write);
+        write->queued = (struct queued_write){.key = write->ops[0].key};
+        submit(write);
+    }
+}
+
 static void on_txn(struct http_request *request)
 {
-    struct write *write = request->arg;
+    struct write *first = request->arg, *next;
+    struct consul *client = first->client;
     const char *what = request->answer.data ? request->answer.data : "";
     json_t *json = NULL;
     struct consul_answer answer = {.status = request->status, .method = request->method, .path = request->path};
+    bool stored = request->net == CONSUL_NET_OK && request->status == 200;
+    size_t at = 0;
 
     answer.err = http_errno(request);
+    cache_note_contact(client->cache, request, answer.err);
+    end_queued(first, request->net == CONSUL_NET_OK ? request->done_ns - request->sent_ns : 0);
+    if (next_of(first) && request->net == CONSUL_NET_OK && request->status >= 400 && request->status < 500) {
+        submit_each(first);
+        http_request_free(request);
+        return;
+    }
     if (request->net == CONSUL_NET_OK && (request->status == 200 || request->status == 409))
         json = kv_json_parse(what, request->answer.len);
-    if (json && request->status == 409) {
-        answer.err = errno_of_refusal(write, json, &what);
-    } else if (request->net == CONSUL_NET_OK && request->status == 200) {
-        /* It is stored; if we can't tell what, it has to be read again. */
-        if (!json || take_results(write, json) < 0)
-            forget(write, true);
-    } else if (answer.err != -EACCES && answer.err != -EINVAL) {
-        forget(write, false); /* a time-out may have stored it */
-    }
+    if (json && request->status == 409)
+        answer.err = errno_of_refusal(first, json, &what);
     answer.body = what;
     answer.body_len = strlen(what);
-    cache_note_contact(write->client->cache, request, answer.err);
-    finish(write, &answer);
+    for (struct write *write = first; write; write = next) {
+        next = next_of(write);
+        /* It is stored; if we can't tell what, it has to be read again. */
+        if (stored && (!json || take_results(write, json_object_get(json, "Results"), &at) < 0))
+            forget(write, true);
+        else if (!stored && !json && answer.err != -EACCES && answer.err != -EINVAL)
+            forget(write, false); /* a time-out may have stored it */
+        finish(write, &answer);
+    }
     json_decref(json);
     http_request_free(request);
 }
@@ -355,27 +400,90 @@ static int submit_put(struct write *write)
     request->body_len = write->ops[0].value_len;
     request->content_type = "application/octet-stream";
     write->ops[0].value = NULL; /* the request's now */
+    free(write->body);
+    write->body = NULL;
     http_submit(write->client->http, request);
     return 0;
 }
 
-static int submit_txn(struct write *write, char **body, size_t len)
+/* ---- sending ---------------------------------------------------------------------------------------------------- */
+
+/* All of them as one array. */
+static int join_bodies(const struct write *first, struct http_request *request)
 {
-    struct http_request *request = write_request(write, "PUT", on_txn);
-    int r;
+    struct consul_buf buf;
+    int r = 0;
+
+    consul_buf_init(&buf, WRITE_QUEUE_TOGETHER + WRITE_QUEUE_SMALL);
+    for (const struct write *write = first; r == 0 && write; write = next_of(write)) {
+        r = consul_buf_append(&buf, write == first ? "[" : ",", 1);
+        if (r == 0)
+            r = consul_buf_append(&buf, write->body + 1, write->body_len - 2); /* without its brackets */
+    }
+    if (r == 0)
+        r = consul_buf_append(&buf, "]", 1);
+    if (r < 0) {
+        consul_buf_free(&buf);
+        return r;
+    }
+    request->body = consul_buf_take(&buf, &request->body_len);
+    return 0;
+}
+
+static int send_txn(struct write *first)
+{
+    struct http_request *request = write_request(first, "PUT", on_txn);
+    int r = 0;
 
     if (!request)
         return -ENOMEM;
-    r = client_path_in(write->client, write->datacenter, "/v1/txn", &request->path);
+    request->deadline_ns = first->deadline_ns; /* of those that go together, the first began first */
+    if (next_of(first)) {
+        r = join_bodies(first, request);
+    } else {
+        request->body = first->body;
+        request->body_len = first->body_len;
+        first->body = NULL;
+    }
+    if (r == 0)
+        r = client_path_in(first->client, first->datacenter, "/v1/txn", &request->path);
     if (r < 0) {
         http_request_free(request);
         return r;
     }
-    request->body = *body;
-    request->body_len = len;
-    *body = NULL;
-    http_submit(write->client->http, request);
+    http_submit(first->client->http, request);
     return 0;
+}
+
+static void submit(struct write *first)
+{
+    struct consul_answer answer = {.err = send_txn(first), .method = "PUT", .path = "/v1/txn", .body = ""};
+    struct write *next;
+
+    if (answer.err == 0)
+        return;
+    end_queued(first, 0);
+    for (struct write *write = first; write; write = next) {
+        next = next_of(write);
+        finish(write, &answer);
+    }
+}
+
+/* By itself a small one may go at once, or wait for others. */
+static int submit_txn(struct write *write)
+{
+    const struct write_op *op = &write->ops[0];
+    int r;
+
+    if (write->n == 1 && op->verb == CONSUL_KV_SET && write->body_len <= WRITE_QUEUE_SMALL) {
+        write->queued = (struct queued_write){.key = op->key, .len = write->body_len};
+        if (!write_queue_begin(write->client->writes, write->datacenter, &write->queued))
+            return 0;
+    }
+    r = send_txn(write);
+    if (r < 0)
+        end_queued(write, 0);
+    return r;
 }
 
 int consul_kv_txn(struct consul *client, const char *datacenter, const struct consul_kv_op *ops, size_t n,
@@ -383,7 +491,7 @@ int consul_kv_txn(struct consul *client, const char *datacenter, const struct co
 {
     size_t len, max_value = atomic_load(&client->kv_max_value), sent = 0;
     struct write *write;
-    char *body = NULL;
+    char *body;
     bool plain;
     int r;
 
@@ -403,16 +511,21 @@ int consul_kv_txn(struct consul *client, const char *datacenter, const struct co
         if (write->ops[i].removing)
             locks_removing(client->locks, write->datacenter, write->ops[i].key, true);
     }
+    if (write) {
+        write->body = body;
+        write->body_len = len;
+    } else {
+        free(body);
+    }
     if (!write)
         r = -ENOMEM;
     else if (len <= max_value)
-        r = submit_txn(write, &body, len);
+        r = submit_txn(write);
     else if (n == 1 && (ops->verb == CONSUL_KV_SET || ops->verb == CONSUL_KV_CAS) &&
              consul_kv_key_valid(ops->key, &plain) && plain)
         r = submit_put(write);
     else
         r = -EFBIG;
-    free(body);
     if (r < 0)
         write_free(write);
     return r;
