@@ -443,8 +443,8 @@ typedef void consul_kv_done_fn(void *arg, const struct consul_answer *answer, st
 /*
  * One transaction: all of ops or nothing. When it has succeeded every resource of this client already shows it.
  * A single set that is too large for a transaction goes as a plain PUT. Small ones, when many are under way, wait for
- * one of these and then go in one transaction; if that is refused each goes by itself. -EFBIG: too large or too many for the agent;
- * -EINVAL: a key that JSON cannot carry (not UTF-8).
+ * one of these and then go in one transaction; if that is refused each goes by itself. -EFBIG: too large or too many
+ * for the agent; -EINVAL: a key that JSON cannot carry (not UTF-8).
  */
 int consul_kv_txn(struct consul *client, const char *datacenter, const struct consul_kv_op *ops, size_t n,
                   consul_kv_done_fn *done, void *arg) CONSUL_WARN_UNUSED;
