@@ -268,9 +268,9 @@ class KeepAlive:
         if not head.startswith(b"HTTP/1.1 200"):
             raise RuntimeError(head.decode())
         length = head.lower().partition(b"content-length:")[2]
-        while length and len(body) < int(length.split(b"\r\n")[0]):
+        while len(body) < int(length.split(b"\r\n")[0]) if length else not body.endswith(b"\r\n0\r\n\r\n"):
             body += self._socket.recv(1 << 20)
-        return body
+        return body  # in chunks where Consul sent it so
 
     def close(self):
         self._socket.close()
