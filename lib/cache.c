@@ -123,7 +123,7 @@ static void on_get(struct http_request *request);
 static void on_watch(struct http_request *request);
 
 /* cache.lock is held. */
-int resource_start_get(struct consul_resource *resource)
+static int start_get(struct consul_resource *resource, void (*submit)(struct http *, struct http_request *))
 {
     struct cache *cache = resource->cache;
     char separator = strchr(resource->path, '?') ? '&' : '?', *path = NULL;
@@ -149,9 +149,11 @@ int resource_start_get(struct consul_resource *resource)
     if (!resource->watch_paused) /* else it says when the blocking query goes on */
         resource->refetch_ns = 0;
     resource->refs++; /* the request's */
-    http_submit(cache->http, request);
+    submit(cache->http, request);
     return 0;
 }
+
+int resource_start_get(struct consul_resource *resource) { return start_get(resource, http_submit); }
 
 /*
  * How long a blocking query asks to wait. An agent that has gone silent is noticed when it does not answer one; a mount
@@ -800,7 +802,7 @@ int consul_resource_read(struct consul_resource *resource, uint64_t since_ns, st
 {
     struct cache *cache = resource->cache;
     uint64_t now = consul_now_ns();
-    bool serve = false, watched = false, stale = false;
+    bool serve = false, watched = false, stale = false, enqueued = false;
     int r = 0;
 
     pthread_mutex_lock(&cache->lock);
@@ -824,10 +826,12 @@ int consul_resource_read(struct consul_resource *resource, uint64_t since_ns, st
     } else if (cache->closing) {
         r = -ECANCELED;
     } else {
-        if (!resource->get && !is_coming(resource, now))
-            r = resource_start_get(resource);
-        else if (resource->get && resource->get_since_ns < resource->not_before_ns)
+        if (!resource->get && !is_coming(resource, now)) {
+            r = start_get(resource, http_enqueue);
+            enqueued = r == 0;
+        } else if (resource->get && resource->get_since_ns < resource->not_before_ns) {
             resource->get_again = true;
+        }
         serve = stale = r == 0 && cache->disconnected_ns && stale_allowed(resource, now);
         cache->misses += !serve;
         if (r == 0 && !serve) {
@@ -842,6 +846,8 @@ int consul_resource_read(struct consul_resource *resource, uint64_t since_ns, st
         cache->stale_served += stale;
     }
     pthread_mutex_unlock(&cache->lock);
+    if (enqueued)
+        http_send(cache->http);
     return r;
 }
 

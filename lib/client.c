@@ -259,7 +259,8 @@ int consul_request(struct consul *client, const struct consul_request *wanted, c
     *call = (struct call){.client = client, .done = done, .arg = arg};
     request->done = on_call;
     request->arg = call;
-    http_submit(client->http, request);
+    http_enqueue(client->http, request);
+    http_send(client->http);
     return 0;
 fail:
     http_request_free(request);

@@ -1,8 +1,9 @@
 /*
  * The network thread. Owns the multi handle, the easy handles and every request between submission and `done`.
  *
- * Only the queue of new and cancelled requests is shared with other threads (http.lock); all else belongs to the
- * network thread alone and needs no lock.
+ * The queue of new and cancelled requests is shared with other threads (http.lock). All else belongs to whose turn it
+ * is (http.turn): the network thread, save while it waits. Then who submits a request may send it itself, as waking the
+ * network thread for that takes as long as all the rest of sending. But `done` is the network thread's alone.
  */
 #include "http.h"
 
@@ -50,9 +51,11 @@ struct http {
     struct request_list submitted;                 /* guarded by lock */
     bool cancel_pending, resume_pending, stopping; /* guarded by lock */
 
-    /* network thread only */
+    pthread_mutex_t turn; /* outermost; else than the network thread nobody waits for it */
+    /* guarded by turn */
     struct request_list active, delayed;
     struct request_list probes; /* to be started */
+    bool any_failed;            /* of those that are active, to begin with */
     CURL *pool[EASY_POOL];
     unsigned pool_n;
     uint64_t curl_due_ns; /* when curl wants its time-outs looked at */
@@ -345,7 +348,8 @@ static void set_time_limits(const struct http_request *request, CURL *easy, uint
     }
 }
 
-static void start(struct http *http, struct http_request *request)
+/* False: it has failed before it was sent, and is to be finished. */
+static bool begin(struct http *http, struct http_request *request)
 {
     uint64_t now = consul_now_ns();
     struct consul_buf url;
@@ -361,8 +365,7 @@ static void start(struct http *http, struct http_request *request)
     request->sent_ns = now;
     if (request->deadline_ns <= now) {
         request->net = CONSUL_NET_TIMEOUT;
-        finish(http, request);
-        return;
+        return false;
     }
     easy = http->pool_n > 0 ? http->pool[--http->pool_n] : curl_easy_init();
     request->easy = easy;
@@ -372,8 +375,7 @@ static void start(struct http *http, struct http_request *request)
         (!request->url && (consul_buf_puts(&url, http->base_url) < 0 || consul_buf_puts(&url, request->path) < 0))) {
         consul_buf_free(&url);
         request->net = CONSUL_NET_PROTOCOL;
-        finish(http, request);
-        return;
+        return false;
     }
     curl_easy_setopt(easy, CURLOPT_URL, request->url ? request->url : url.data);
     consul_buf_free(&url);
@@ -414,10 +416,17 @@ static void start(struct http *http, struct http_request *request)
         atomic_fetch_add_explicit(&http->blocking_queries, 1, memory_order_relaxed);
     else if (!request->url)
         atomic_fetch_add_explicit(&http->requests, 1, memory_order_relaxed);
-    if (curl_multi_add_handle(http->multi, easy) != CURLM_OK) {
-        request->net = CONSUL_NET_PROTOCOL;
+    if (curl_multi_add_handle(http->multi, easy) == CURLM_OK)
+        return true;
+    request->net = CONSUL_NET_PROTOCOL;
+    return false;
+}
+
+/* The network thread only. */
+static void start(struct http *http, struct http_request *request)
+{
+    if (!begin(http, request))
         finish(http, request);
-    }
 }
 
 /* Gives the easy handle back, keeps the request. */
@@ -613,11 +622,29 @@ static void start_probes(struct http *http)
     }
 }
 
+/* Begun by who submitted them, in vain. */
+static void finish_failed(struct http *http)
+{
+    struct http_request *request = http->active.first, *next;
+
+    http->any_failed = false;
+    for (; request; request = next) {
+        next = request->next;
+        if (request->failed) {
+            request->failed = false;
+            finish(http, request);
+        }
+    }
+}
+
 /* Takes over what other threads submitted. Returns false when it is time to stop. */
 static bool take_submitted(struct http *http)
 {
     struct request_list taken;
     bool cancel, resume, stopping;
+
+    if (http->any_failed)
+        finish_failed(http);
 
     pthread_mutex_lock(&http->lock);
     taken = http->submitted;
@@ -693,6 +720,7 @@ static void on_ready(void *arg, int fd, unsigned events)
     struct http *http = arg;
     int running, what = 0;
 
+    pthread_mutex_lock(&http->turn);
     if (events & SOCKETS_IN)
         what |= CURL_CSELECT_IN;
     if (events & SOCKETS_OUT)
@@ -700,6 +728,7 @@ static void on_ready(void *arg, int fd, unsigned events)
     if (events & SOCKETS_ERR)
         what |= CURL_CSELECT_ERR;
     curl_multi_socket_action(http->multi, fd, what, &running);
+    pthread_mutex_unlock(&http->turn);
 }
 
 static int ms_until(uint64_t then)
@@ -727,10 +756,11 @@ static void *network_thread(void *arg)
     struct http *http = arg;
 
     serving = http;
+    pthread_mutex_lock(&http->turn);
     while (take_submitted(http)) {
         uint64_t now, next, delayed;
         CURLMsg *message;
-        int left;
+        int left, wait_ms;
 
         look_at_timeouts(http);
         while ((message = curl_multi_info_read(http->multi, &left)))
@@ -743,28 +773,74 @@ static void *network_thread(void *arg)
             next = delayed;
         if (http->curl_due_ns < next)
             next = http->curl_due_ns;
-        sockets_wait(http->sockets, has_more(http) ? 0 : ms_until(next), on_ready, http);
+        wait_ms = has_more(http) ? 0 : ms_until(next);
+        pthread_mutex_unlock(&http->turn);
+        sockets_wait(http->sockets, wait_ms, on_ready, http);
+        pthread_mutex_lock(&http->turn);
     }
     /* A callback of the last round may have submitted more: end these as well. */
     while (has_more(http) || http->active.first || http->delayed.first)
         take_submitted(http);
+    pthread_mutex_unlock(&http->turn);
     return NULL;
 }
 
 void http_wakeup(struct http *http) { sockets_wake(http->sockets); }
 
-void http_submit(struct http *http, struct http_request *request)
+/* True: nothing was there, so that the network thread has not been woken for it. */
+static bool enqueue(struct http *http, struct http_request *request)
 {
-    bool wake;
+    bool first;
 
     request->http = http;
     consul_buf_init(&request->answer, request->max_answer);
     pthread_mutex_lock(&http->lock);
-    wake = serving != http && !http->submitted.first; /* else who submitted that has woken it */
+    first = !http->submitted.first;
     list_add(&http->submitted, request);
     pthread_mutex_unlock(&http->lock);
-    if (wake)
+    return first;
+}
+
+void http_submit(struct http *http, struct http_request *request)
+{
+    if (enqueue(http, request) && serving != http)
         sockets_wake(http->sockets);
+}
+
+void http_enqueue(struct http *http, struct http_request *request) { (void)enqueue(http, request); }
+
+/* It is this thread's turn. */
+static void begin_submitted(struct http *http)
+{
+    struct request_list taken = {0};
+
+    pthread_mutex_lock(&http->lock);
+    if (!http->stopping) {
+        taken = http->submitted;
+        http->submitted = (struct request_list){0};
+    }
+    pthread_mutex_unlock(&http->lock);
+    while (taken.first) {
+        struct http_request *request = taken.first;
+
+        list_remove(&taken, request);
+        if (request->url)
+            list_add(&http->probes, request);
+        else if (!begin(http, request))
+            request->failed = http->any_failed = true;
+    }
+    look_at_timeouts(http); /* which sends them */
+}
+
+void http_send(struct http *http)
+{
+    if (serving == http)
+        return;
+    if (pthread_mutex_trylock(&http->turn) == 0) {
+        begin_submitted(http);
+        pthread_mutex_unlock(&http->turn);
+    }
+    sockets_wake(http->sockets); /* curl may have other time-outs now */
 }
 
 void http_resume(struct http *http, struct http_request *request)
@@ -831,6 +907,7 @@ static void http_destroy(struct http *http)
     free(http->client_cert);
     free(http->client_key);
     pthread_mutex_destroy(&http->lock);
+    pthread_mutex_destroy(&http->turn);
     free(http);
 }
 
@@ -872,6 +949,7 @@ int http_new(const struct consul_config *config, unsigned connections, uint64_t 
         return -ENOMEM;
     pthread_once(&curl_once, curl_init_once);
     pthread_mutex_init(&http->lock, NULL);
+    pthread_mutex_init(&http->turn, NULL);
     http->tick = tick;
     http->tick_arg = arg;
     http->tls_verify = config->tls_verify;

@@ -55,6 +55,7 @@ struct http_request {
     size_t body_sent;  /* of a file */
     int earlier_error; /* of the attempt before: says more than that time ran out on the next one */
     uint64_t retry_ns;
+    bool failed;                    /* before it was sent */
     atomic_bool cancelled, resumed; /* written by any thread */
     struct http_request *prev, *next;
 };
@@ -70,6 +71,12 @@ void http_free(struct http *http);
 
 /* Never fails; errors come through `done`. */
 void http_submit(struct http *http, struct http_request *request);
+/*
+ * The same in two steps: http_enqueue() with any lock held, then http_send() with none. That sends on this thread, if
+ * the network thread is not at work. What arrives meanwhile is taken here, too (`piece`).
+ */
+void http_enqueue(struct http *http, struct http_request *request);
+void http_send(struct http *http);
 /* Goes on with a request whose `piece` had no room. The caller knows that it is not done. Any thread. */
 void http_resume(struct http *http, struct http_request *request);
 /* `done` will be called soon with CONSUL_NET_CANCELLED, unless the answer is faster. */

@@ -451,7 +451,8 @@ static int send_txn(struct write *first)
         http_request_free(request);
         return r;
     }
-    http_submit(first->client->http, request);
+    http_enqueue(first->client->http, request);
+    http_send(first->client->http);
     return 0;
 }
 
