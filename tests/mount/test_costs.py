@@ -123,7 +123,7 @@ def test_first_listing_of_a_directory_is_one_request(mount, agent, proxy):
 
 def test_a_large_directory_is_never_parsed_as_a_whole(new_agent, mount):
     """What jansson makes of 50,000 keys would be 50 MB for a moment."""
-    agent, count = new_agent(), 50_000
+    agent, count = new_agent(), 5_000 if sanitized() else 50_000
     agent.kv_set_all((f"dir/{n:07}" for n in range(count)), "dmFsdWUgb2Yga2V5IGluIGEgbGFyZ2UgZGlyZWN0b3J5")
     mnt = mount(agent)
     os.listdir(mnt / "kv")
