@@ -2,7 +2,7 @@
  * The sockets that one thread waits for, and a way to wake it: epoll. What a wait costs goes by what has happened, not
  * by how many sockets there are: most are of blocking queries, on which nothing happens for minutes.
  *
- * All but sockets_wake() are for the thread that waits.
+ * All but sockets_wake() are for one thread at a time; sockets_watch() also while another waits.
  */
 #ifndef CONSUL_LIB_SOCKETS_H
 #define CONSUL_LIB_SOCKETS_H

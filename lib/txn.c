@@ -35,7 +35,6 @@ struct write {
     struct consul_kv_entry **entries;
     char *body; /* the transaction with this alone */
     size_t body_len;
-    uint64_t deadline_ns;
     consul_kv_done_fn *done;
     void *arg;
 };
@@ -72,7 +71,7 @@ static struct write *write_new(struct consul *client, const char *datacenter, co
     if (!datacenter)
         datacenter = client->datacenter;
     write->client = client;
-    write->deadline_ns = consul_now_ns() + client->options.timeout_ms * 1000000;
+    write->queued.deadline_ns = consul_now_ns() + client->options.timeout_ms * 1000000;
     write->done = done;
     write->arg = arg;
     write->n = n;
@@ -241,7 +240,7 @@ static void submit_each(struct write *first)
 
     for (struct write *write = first; write; write = next) {
         next = next_of(write);
-        write->queued = (struct queued_write){.key = write->ops[0].key};
+        write->queued = (struct queued_write){.deadline_ns = write->queued.deadline_ns};
         submit(write);
     }
 }
@@ -437,7 +436,7 @@ static int send_txn(struct write *first)
 
     if (!request)
         return -ENOMEM;
-    request->deadline_ns = first->deadline_ns; /* of those that go together, the first began first */
+    request->deadline_ns = first->queued.deadline_ns; /* of those that go together, the first began first */
     if (next_of(first)) {
         r = join_bodies(first, request);
     } else {
@@ -477,7 +476,8 @@ static int submit_txn(struct write *write)
     int r;
 
     if (write->n == 1 && op->verb == CONSUL_KV_SET && write->body_len <= WRITE_QUEUE_SMALL) {
-        write->queued = (struct queued_write){.key = op->key, .len = write->body_len};
+        write->queued.key = op->key;
+        write->queued.len = write->body_len;
         if (!write_queue_begin(write->client->writes, write->datacenter, &write->queued))
             return 0;
     }

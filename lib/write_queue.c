@@ -116,6 +116,8 @@ static struct queued_write *take(struct write_queue *queue, size_t max_writes, s
     while (*at && n < max_writes) {
         struct queued_write *write = *at;
 
+        if (n > 0 && write->deadline_ns > taken->deadline_ns + WRITE_QUEUE_SPREAD_NS)
+            break;
         if (n > 0 && (len + write->len > max_len || has_key(taken, write->key))) {
             at = &write->next;
             continue;

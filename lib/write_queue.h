@@ -25,6 +25,8 @@
 /* Of the encoded transaction with one write, in bytes; of one with many. */
 #define WRITE_QUEUE_SMALL ((size_t)16 * 1024)
 #define WRITE_QUEUE_TOGETHER ((size_t)128 * 1024)
+/* They share the deadline of the first, and of one that is so much older nobody does. */
+#define WRITE_QUEUE_SPREAD_NS 250000000
 
 struct write_queues; /* of a client; any thread */
 struct write_queue;  /* of a datacenter */
@@ -33,6 +35,7 @@ struct write_queue;  /* of a datacenter */
 struct queued_write {
     const char *key; /* the writer's */
     size_t len;      /* of it as a transaction, encoded */
+    uint64_t deadline_ns;
     struct write_queue *queue;
     struct queued_write *next; /* in the queue, or of those that go together */
 };

@@ -151,6 +151,20 @@ static void test_far_away_more_go_at_once(void **state)
         assert_int_equal(how_many_at_once(0), WRITE_QUEUE_AT_ONCE_FAR);
 }
 
+static void test_who_began_long_after_the_first_waits_for_the_next(void **state)
+{
+    (void)state;
+    fill();
+    writes[10].deadline_ns = 1000 * MS;
+    writes[11].deadline_ns = 1000 * MS + WRITE_QUEUE_SPREAD_NS;
+    writes[12].deadline_ns = 1000 * MS + WRITE_QUEUE_SPREAD_NS + 1;
+    assert_false(begin(10, "a"));
+    assert_false(begin(11, "b"));
+    assert_false(begin(12, "c"));
+    ASSERT_TOGETHER(end(0, 0), 10, 11);
+    ASSERT_TOGETHER(end(1, 0), 12);
+}
+
 static void test_datacenters_do_not_wait_for_each_other(void **state)
 {
     struct queued_write other = {.key = "k", .len = 1}, unnamed = {.key = "k", .len = 1};
@@ -185,6 +199,7 @@ int main(void)
         TEST(test_of_one_key_one_goes_at_a_time),
         TEST(test_how_many_and_how_much),
         TEST(test_far_away_more_go_at_once),
+        TEST(test_who_began_long_after_the_first_waits_for_the_next),
         TEST(test_datacenters_do_not_wait_for_each_other),
         TEST(test_what_was_never_queued_ends_nothing),
     };
