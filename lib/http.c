@@ -422,11 +422,10 @@ static bool begin(struct http *http, struct http_request *request)
     return false;
 }
 
-/* The network thread only. */
 static void start(struct http *http, struct http_request *request)
 {
     if (!begin(http, request))
-        finish(http, request);
+        request->failed = http->any_failed = true; /* the network thread finishes it */
 }
 
 /* Gives the easy handle back, keeps the request. */
@@ -622,7 +621,6 @@ static void start_probes(struct http *http)
     }
 }
 
-/* Begun by who submitted them, in vain. */
 static void finish_failed(struct http *http)
 {
     struct http_request *request = http->active.first, *next;
@@ -637,14 +635,25 @@ static void finish_failed(struct http *http)
     }
 }
 
+static void start_all(struct http *http, struct request_list *requests)
+{
+    while (requests->first) {
+        struct http_request *request = requests->first;
+
+        list_remove(requests, request);
+        if (request->url)
+            list_add(&http->probes, request);
+        else
+            start(http, request);
+    }
+    start_probes(http);
+}
+
 /* Takes over what other threads submitted. Returns false when it is time to stop. */
 static bool take_submitted(struct http *http)
 {
     struct request_list taken;
     bool cancel, resume, stopping;
-
-    if (http->any_failed)
-        finish_failed(http);
 
     pthread_mutex_lock(&http->lock);
     taken = http->submitted;
@@ -656,16 +665,9 @@ static bool take_submitted(struct http *http)
     stopping = http->stopping;
     pthread_mutex_unlock(&http->lock);
 
-    while (taken.first) {
-        struct http_request *request = taken.first;
-
-        list_remove(&taken, request);
-        if (request->url)
-            list_add(&http->probes, request);
-        else
-            start(http, request);
-    }
-    start_probes(http);
+    start_all(http, &taken);
+    if (http->any_failed)
+        finish_failed(http);
     if (resume)
         resume_marked(http);
     if (cancel || stopping)
@@ -740,7 +742,7 @@ static int ms_until(uint64_t then)
     return then - now > (uint64_t)60 * 1000000000 ? 60000 : (int)((then - now) / 1000000) + 1;
 }
 
-/* Something is there to be begun, and not to be waited for. */
+/* Something is there to be begun or finished, and not to be waited for. */
 static bool has_more(struct http *http)
 {
     bool more;
@@ -748,7 +750,7 @@ static bool has_more(struct http *http)
     pthread_mutex_lock(&http->lock);
     more = http->submitted.first != NULL;
     pthread_mutex_unlock(&http->lock);
-    return more || http->probes.first;
+    return more || http->probes.first || http->any_failed;
 }
 
 static void *network_thread(void *arg)
@@ -820,15 +822,7 @@ static void begin_submitted(struct http *http)
         http->submitted = (struct request_list){0};
     }
     pthread_mutex_unlock(&http->lock);
-    while (taken.first) {
-        struct http_request *request = taken.first;
-
-        list_remove(&taken, request);
-        if (request->url)
-            list_add(&http->probes, request);
-        else if (!begin(http, request))
-            request->failed = http->any_failed = true;
-    }
+    start_all(http, &taken);
     look_at_timeouts(http); /* which sends them */
 }
 

@@ -366,7 +366,8 @@ static int parse_entries(const char *text, size_t len, struct values *values, co
     if (*at++ != '[')
         return -EIO;
     at = skip_blanks(at);
-    for (more = *at != ']'; more; at = more ? skip_blanks(at + 1) : at) {
+    more = *at != ']';
+    while (more) {
         struct consul_kv_entry *entry;
         json_error_t error;
         json_t *object = json_loadb(at, (size_t)(end - at), JSON_DISABLE_EOF_CHECK | JSON_ALLOW_NUL, &error);
@@ -386,6 +387,8 @@ static int parse_entries(const char *text, size_t len, struct values *values, co
         }
         at = skip_blanks(at + error.position);
         more = *at == ',';
+        if (more)
+            at = skip_blanks(at + 1);
     }
     if (*at != ']' || skip_blanks(at + 1) != end || values->used < values->n) /* a value stood elsewhere */
         return -EIO;

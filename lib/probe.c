@@ -117,16 +117,21 @@ static struct target *take_turn(struct prober *prober)
 static void start_all(struct consul *client)
 {
     struct prober *prober = client->prober;
+    struct http *http = client->http;
     struct target *target;
+    bool any = false;
 
     pthread_mutex_lock(&prober->lock);
     while ((target = take_turn(prober))) {
         struct http_request *request = target->request;
 
         target->request = NULL;
-        http_submit(client->http, request);
+        http_enqueue(http, request);
+        any = true;
     }
     pthread_mutex_unlock(&prober->lock);
+    if (any)
+        http_send(http);
 }
 
 static void end_one(struct prober *prober)
