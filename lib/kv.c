@@ -148,15 +148,28 @@ static int add_value(struct values *values, const char *text, size_t len)
     return 0;
 }
 
+/* What comes behind the next `"Value":`, or NULL. */
+static const char *find_value(const char *text, const char *end)
+{
+    static const char name[] = "Value\":";
+    const char *begin = text;
+
+    while ((text = memchr(text, 'V', (size_t)(end - text)))) {
+        if (text > begin && text[-1] == '"' && strncmp(text, name, sizeof(name) - 1) == 0)
+            return text + sizeof(name) - 1;
+        text++;
+    }
+    return NULL;
+}
+
 /* `out` has room for `len` bytes. */
 static int cut_values(const char *body, size_t len, struct values *values, char *out, size_t *ret_len)
 {
-    static const char name[] = "\"Value\":";
-    const char *end = body + len, *found;
+    const char *end = body + len, *text;
     char *to = out;
 
-    while ((found = strstr(body, name))) {
-        const char *text = found + sizeof(name) - 1, *quote;
+    while ((text = find_value(body, end))) {
+        const char *quote;
 
         text += strspn(text, " "); /* an agent in development mode indents */
         quote = *text == '"' ? memchr(text + 1, '"', (size_t)(end - text - 1)) : NULL;
@@ -350,7 +363,12 @@ static void sort_list(struct consul_kv_list *list, const struct consul_kv_list *
         share_unchanged(old, &at, &list->entries[i]);
 }
 
-static const char *skip_blanks(const char *text) { return text + strspn(text, " \t\r\n"); }
+static const char *skip_blanks(const char *text)
+{
+    while (*text == ' ' || *text == '\t' || *text == '\r' || *text == '\n')
+        text++;
+    return text;
+}
 
 /*
  * One object of the array after the other, so that the parsed form of all of them never exists at the same time: for a

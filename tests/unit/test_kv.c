@@ -243,7 +243,7 @@ static void test_refused(void **state)
 
 static void test_long_values(void **state)
 {
-    static const char *const keys[] = {"a", "b", "c", "d\"Value\":\"" LONG, "e", "f"};
+    static const char *const keys[] = {"a", "b", "c", ("d\"Value\":\"" LONG), "e", "f"};
     static const char *const values[] = {
         "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789", "short", "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789", "",
         "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789", "A",
