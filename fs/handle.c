@@ -33,6 +33,14 @@ struct handle *handle_new(struct fs *fs, struct inode *inode, unsigned flags, pi
     return handle;
 }
 
+void handle_begin(struct handle *handle, bool replaces, bool dirty)
+{
+    pthread_mutex_lock(&handle->lock); /* who has the file open in the same process may see it already */
+    handle->replaces = replaces;
+    handle->dirty = dirty;
+    pthread_mutex_unlock(&handle->lock);
+}
+
 struct handle *handle_ref(struct handle *handle)
 {
     pthread_mutex_lock(&handle->lock);

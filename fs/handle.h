@@ -51,6 +51,8 @@ struct handle {
 };
 
 struct handle *handle_new(struct fs *fs, struct inode *inode, unsigned flags, pid_t pid, struct content *content);
+/* It has just been opened: it replaces what is there, and that is to be stored (`dirty`) even if nothing is written. */
+void handle_begin(struct handle *handle, bool replaces, bool dirty);
 struct handle *handle_ref(struct handle *handle);
 void handle_unref(struct handle *handle); /* NULL is fine */
 /* What is there now, if nothing newer is being written: takes a reference of its own. */

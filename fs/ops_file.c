@@ -129,7 +129,7 @@ static int open_for_writing(struct op *op)
     if (!handle)
         return -ENOMEM;
     if (op->flags & O_TRUNC && !(op->inode->kind->flags & KIND_ORDERS))
-        handle->replaces = handle->dirty = true;
+        handle_begin(handle, true, true);
     set_writer(handle);
     return reply_open(op, handle, &fi);
 }
@@ -840,10 +840,9 @@ static int create_inode(struct op *op, const struct kind *kind, struct content *
         return -ENOMEM;
     }
     /* A new file that is appended to may have been created by another host meanwhile. */
-    handle->replaces = (fresh && !(op->flags & O_APPEND)) || op->flags & O_TRUNC;
-    handle->dirty = fresh ? !content : (op->flags & O_TRUNC) != 0;
-    if (kind->flags & KIND_ORDERS)
-        handle->replaces = handle->dirty = false;
+    if (!(kind->flags & KIND_ORDERS))
+        handle_begin(handle, (fresh && !(op->flags & O_APPEND)) || op->flags & O_TRUNC,
+                     fresh ? !content : (op->flags & O_TRUNC) != 0);
     return reply_created(op, inode, handle);
 }
 
@@ -931,7 +930,7 @@ static int truncate_by_name(struct op *op, uint64_t size)
     if (!op->handle)
         return -ENOMEM;
     if (size == 0)
-        op->handle->replaces = true;
+        handle_begin(op->handle, true, false);
     return handle_truncate(op->handle, size, max_len(op->fs, op->inode->kind));
 }
 
