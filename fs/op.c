@@ -152,13 +152,11 @@ static void reply_error(struct op *op, int err)
         fuse_reply_err(op->req, err == -ECANCELED ? ENOTCONN : -err);
 }
 
-/* Consumes the caller's reference unless somebody else will run the operation again. */
-static void drive(struct op *op)
+static int run_once(struct op *op)
 {
     unsigned ticket;
     int r;
 
-    op_ref(op); /* it may be run and ended by another thread before this one has come out */
     forget_snapshots(op);
     op->watched_all = true;
     op->for_a_moment = false;
@@ -166,6 +164,49 @@ static void drive(struct op *op)
     ticket = gate_enter(&op->fs->gate);
     r = op->run(op);
     gate_leave(&op->fs->gate, ticket);
+    return r;
+}
+
+/* False: a thread is in it, and will run it again when it comes out. */
+static bool begin_running(struct op *op)
+{
+    bool mine;
+
+    pthread_mutex_lock(&op->lock);
+    mine = !op->running;
+    op->running = true;
+    op->run_again = !mine;
+    pthread_mutex_unlock(&op->lock);
+    return mine;
+}
+
+/* True: what the operation parked for has come already. */
+static bool goes_on(struct op *op, int r)
+{
+    bool again;
+
+    pthread_mutex_lock(&op->lock);
+    again = r == -EINPROGRESS && op->run_again;
+    op->running = again;
+    op->run_again = false;
+    pthread_mutex_unlock(&op->lock);
+    return again;
+}
+
+/*
+ * Consumes the caller's reference unless somebody else will run the operation again. What it has asked for may come
+ * while the thread that asked is still in it: then that one goes on, and who brings the answer does not wait for it.
+ */
+static void drive(struct op *op)
+{
+    int r;
+
+    if (!begin_running(op))
+        return;
+    op_ref(op); /* it may be run and ended by another thread before this one has come out */
+    do
+        r = run_once(op);
+    while (goes_on(op, r));
     if (r != -EINPROGRESS) {
         assert(!op->waiter.resource); /* it would be run again after its end */
         if (r < 0)

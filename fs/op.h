@@ -89,6 +89,8 @@ struct op {
     bool interrupted; /* guarded by lock */
     bool calling;     /* guarded by lock: a request is under way that cannot be taken back */
     bool replied;     /* guarded by lock: what follows is only cleaning up */
+    bool running;     /* guarded by lock: a thread is in run(), or will be at once */
+    bool run_again;   /* guarded by lock: and what it parks for there has come already */
     bool interruptible;
     struct consul_waiter waiter;
     struct op_reading {
