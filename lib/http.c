@@ -134,8 +134,13 @@ static size_t on_body(char *data, size_t size, size_t n, void *arg)
     if (request->url) /* a probe wants no body */
         return size * n;
     if (request->piece && curl_easy_getinfo(request->easy, CURLINFO_RESPONSE_CODE, &status) == CURLE_OK &&
-        status == 200)
+        status == 200) {
+        if (serving != request->http) { /* who sends another request is not to be called back: curl keeps it */
+            http_resume(request->http, request);
+            return CURL_WRITEFUNC_PAUSE;
+        }
         return request->piece(request, data, size * n) ? size * n : CURL_WRITEFUNC_PAUSE;
+    }
     if (consul_buf_append(&request->answer, data, size * n) < 0) {
         request->net = CONSUL_NET_TOO_BIG;
         return 0; /* ends the transfer */

@@ -73,7 +73,7 @@ void http_free(struct http *http);
 void http_submit(struct http *http, struct http_request *request);
 /*
  * The same in two steps: http_enqueue() with any lock held, then http_send() with none. That sends on this thread, if
- * the network thread is not at work. What arrives meanwhile is taken here, too (`piece`).
+ * the network thread is not at work. Nothing is called back there.
  */
 void http_enqueue(struct http *http, struct http_request *request);
 void http_send(struct http *http);
