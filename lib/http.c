@@ -24,8 +24,7 @@
 #define RETRY_MAX_MS 2000
 /* curl keeps this many idle easy handles for reuse: setting one up costs allocations. */
 #define EASY_POOL 16
-/* Probes that are begun before answers are looked at again. */
-#define PROBES_AT_ONCE 8
+#define PROBE_BUFFER 1024L /* bytes, the least that curl takes */
 
 static _Thread_local const struct http *serving; /* the one whose network thread this is */
 
@@ -300,6 +299,7 @@ static void set_probe_options(const struct http_request *request, CURL *easy)
     curl_easy_setopt(easy, CURLOPT_FRESH_CONNECT, 1L);
     curl_easy_setopt(easy, CURLOPT_FORBID_REUSE, 1L);
     curl_easy_setopt(easy, CURLOPT_CONNECT_ONLY, request->connect_only ? 1L : 0L);
+    curl_easy_setopt(easy, CURLOPT_BUFFERSIZE, PROBE_BUFFER); /* hundreds may be under way, for a few headers each */
 }
 
 static void finish(struct http *http, struct http_request *request);
@@ -614,16 +614,18 @@ static void look_at_timeouts(struct http *http)
     curl_multi_socket_action(http->multi, CURL_SOCKET_TIMEOUT, 0, &running);
 }
 
-/* A few at a time: an answer to the first is not to wait until the last of hundreds is on its way. */
-static void start_probes(struct http *http)
+/* One at a time: what the others answer meanwhile is not to wait until the last of hundreds is on its way. False: there
+ * is none. It may be over already. */
+static bool start_probe(struct http *http)
 {
-    for (unsigned i = 0; http->probes.first && i < PROBES_AT_ONCE; i++) {
-        struct http_request *request = http->probes.first;
+    struct http_request *request = http->probes.first;
 
-        list_remove(&http->probes, request);
-        start(http, request);
-        look_at_timeouts(http); /* which connects it, before the next is made ready */
-    }
+    if (!request)
+        return false;
+    list_remove(&http->probes, request);
+    start(http, request);
+    look_at_timeouts(http); /* which connects it */
+    return true;
 }
 
 static void finish_failed(struct http *http)
@@ -651,7 +653,6 @@ static void start_all(struct http *http, struct request_list *requests)
         else
             start(http, request);
     }
-    start_probes(http);
 }
 
 /* Takes over what other threads submitted. Returns false when it is time to stop. */
@@ -768,6 +769,7 @@ static void *network_thread(void *arg)
         uint64_t now, next, delayed;
         CURLMsg *message;
         int left, wait_ms;
+        bool probed;
 
         look_at_timeouts(http);
         while ((message = curl_multi_info_read(http->multi, &left)))
@@ -776,11 +778,12 @@ static void *network_thread(void *arg)
         now = consul_now_ns();
         next = http->tick(http->tick_arg, now);
         delayed = start_delayed(http, now);
+        probed = start_probe(http);
         if (delayed < next)
             next = delayed;
         if (http->curl_due_ns < next)
             next = http->curl_due_ns;
-        wait_ms = has_more(http) ? 0 : ms_until(next);
+        wait_ms = probed || has_more(http) ? 0 : ms_until(next);
         pthread_mutex_unlock(&http->turn);
         sockets_wait(http->sockets, wait_ms, on_ready, http);
         pthread_mutex_lock(&http->turn);
@@ -829,6 +832,7 @@ static void begin_submitted(struct http *http)
     pthread_mutex_unlock(&http->lock);
     start_all(http, &taken);
     look_at_timeouts(http); /* which sends them */
+    (void)start_probe(http);
 }
 
 void http_send(struct http *http)
