@@ -327,7 +327,8 @@ static enum verdict decide(struct reading *reading, struct heat **ret_heat, int 
         due = is_due(race, reading, now);
     }
     if (verdict == UNKNOWN || due) {
-        *ret_heat = heat_new(fastest, race, reading->place.datacenter, &reading->candidates, due);
+        *ret_heat =
+            heat_new(fastest, race, reading->place.datacenter, reading->place.snapshot, &reading->candidates, due);
         if (verdict == UNKNOWN && !*ret_heat) {
             *ret_r = -ENOMEM;
             return DECIDED;
@@ -340,14 +341,38 @@ static enum verdict decide(struct reading *reading, struct heat **ret_heat, int 
     return verdict;
 }
 
-static int give(struct reading *reading, struct content **ret_content)
+/*
+ * The answer is the one whose candidates raced not long ago, so that these need not be made out again: who waited for
+ * the race gets here with what he began it with. -EAGAIN: it takes a closer look.
+ */
+static int give_known(const struct reading *reading, struct content **ret_content)
+{
+    struct fastest *fastest = reading->op->fs->fastest;
+    uint64_t now = consul_now_ns();
+    const struct race *race;
+    int r = -EAGAIN;
+
+    pthread_mutex_lock(&fastest->lock);
+    race = race_get(fastest, reading->key);
+    if (race && is_kept(race, reading, now) && race->kept->winner != CANDIDATE_NONE &&
+        race->kept->answer == reading->place.snapshot->hash && now < race->kept->measured_ns + FASTEST_RENEW_NS)
+        r = give_kept(reading, race, ret_content);
+    pthread_mutex_unlock(&fastest->lock);
+    return r;
+}
+
+static int give_new(struct reading *reading, struct content **ret_content)
 {
     struct op *op = reading->op;
     struct fastest *fastest = op->fs->fastest;
     struct heat *heat = NULL;
     enum verdict verdict;
-    int r = op_park(op); /* it may: not with the lock held, because an interrupt is replied at once */
+    char *local = reading->place.datacenter ? NULL : answer_local_node(op);
+    int r = candidates_of(reading->place.snapshot->json, local, &reading->candidates);
 
+    free(local);
+    if (r == 0)
+        r = op_park(op); /* it may: not with the lock held, because an interrupt is replied at once */
     if (r < 0)
         return r;
     pthread_mutex_lock(&fastest->lock);
@@ -365,7 +390,6 @@ static int give(struct reading *reading, struct content **ret_content)
 int fastest_read(struct op *op, const char *service, enum fastest_form form, struct content **ret_content)
 {
     struct reading reading = {.op = op, .service = service, .form = form};
-    char *local = NULL;
     int r;
 
     if (op->quiet) /* the notify thread's: it never waits */
@@ -375,15 +399,10 @@ int fastest_read(struct op *op, const char *service, enum fastest_form form, str
         return r;
     if (asprintf(&reading.key, "%s/%s", op_datacenter(op) ? op_datacenter(op) : "", service) < 0)
         reading.key = NULL;
-    if (reading.place.datacenter)
-        reading.datacenter = strdup(reading.place.datacenter);
-    else {
-        reading.datacenter = answer_datacenter(op);
-        local = answer_local_node(op);
-    }
-    r = reading.key ? candidates_of(reading.place.snapshot->json, local, &reading.candidates) : -ENOMEM;
-    if (r == 0)
-        r = give(&reading, ret_content);
+    reading.datacenter = reading.place.datacenter ? strdup(reading.place.datacenter) : answer_datacenter(op);
+    r = reading.key ? give_known(&reading, ret_content) : -ENOMEM;
+    if (r == -EAGAIN)
+        r = give_new(&reading, ret_content);
     /* Who passes is watched. The rest of the answer is a moment's, and who looks again has it measured anew in time. */
     if (r == 0 && !reading.place.datacenter)
         op->for_a_moment = true;
@@ -393,6 +412,5 @@ int fastest_read(struct op *op, const char *service, enum fastest_form form, str
     free(reading.place.datacenter);
     free(reading.key);
     free(reading.datacenter);
-    free(local);
     return r;
 }

@@ -156,8 +156,8 @@ static void choose_probed(struct heat *heat)
             heat->probed[heat->probed_n++] = i;
 }
 
-struct heat *heat_new(struct fastest *fastest, struct race *race, const char *datacenter, struct candidates *candidates,
-                      bool behind)
+struct heat *heat_new(struct fastest *fastest, struct race *race, const char *datacenter,
+                      const struct consul_snapshot *answer, struct candidates *candidates, bool behind)
 {
     struct heat *heat = calloc(1, sizeof(*heat)), *kept = race->kept;
 
@@ -167,6 +167,7 @@ struct heat *heat_new(struct fastest *fastest, struct race *race, const char *da
     }
     heat->candidates = *candidates;
     *candidates = (struct candidates){0};
+    heat->answer = answer->hash;
     heat->refs = 1;
     heat->fastest = fastest;
     heat->race = race;

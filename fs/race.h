@@ -31,6 +31,7 @@ struct heat {
 
     uint32_t refs;
     struct candidates candidates; /* their outcomes change */
+    uint64_t answer;              /* constant: the hash of what they were taken from, a consul_snapshot */
     size_t challenger;            /* answered first, while the incumbent has a moment more; or CANDIDATE_NONE */
     bool concluded;
     size_t winner; /* once concluded; CANDIDATE_NONE: nobody answered */
@@ -66,9 +67,10 @@ struct race *race_get(struct fastest *fastest, const char *service);
 /* fastest.lock is held. The operation is woken when the race's heat is concluded. */
 void race_wait(struct race *race, struct op *op);
 
-/* fastest.lock is held. Takes the candidates, also when it fails. The heat, counted, becomes the race's. */
-struct heat *heat_new(struct fastest *fastest, struct race *race, const char *datacenter, struct candidates *candidates,
-                      bool behind);
+/* fastest.lock is held. Takes the candidates, also when it fails; they are those of `answer`, of the datacenter. The
+ * heat, counted, becomes the race's. */
+struct heat *heat_new(struct fastest *fastest, struct race *race, const char *datacenter,
+                      const struct consul_snapshot *answer, struct candidates *candidates, bool behind);
 /* Takes the caller's reference. Sends the probes, or queues it. fastest.lock is not held. */
 void heat_start(struct heat *heat);
 /* fastest.lock is held. The result is what readers get from now on. */
