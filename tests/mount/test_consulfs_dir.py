@@ -7,7 +7,6 @@ import subprocess
 
 from harness.mount import BINARY
 from harness.programs import fails_with, sh
-from harness.stats import stats
 from harness.wait import wait_until
 
 FILES = {"status", "errors", "stats", "config", "version", "drop-caches"}
