@@ -197,7 +197,8 @@ static void add_later(struct notify *notify, struct job job, unsigned after_ms)
         at = &(*at)->next;
     copy->next = *at;
     *at = copy;
-    pthread_cond_signal(&notify->to_scan);
+    if (at == &notify->later) /* else it comes back for what is due before */
+        pthread_cond_signal(&notify->to_scan);
     pthread_mutex_unlock(&notify->lock);
 }
 
