@@ -40,6 +40,7 @@ class Directory:
         self.set("fence", b"")
         wait_until(self.path.exists, "the directory is there")
         self.inotify.watch(self.path)
+        self.events()  # its blocking query is out: what changes from now on is told in that order
         return self
 
     def __exit__(self, *_):

@@ -56,7 +56,10 @@ def test_ended_watches_do_not_use_up_the_agents_connections(mount, new_agent):
     mnt = mount(agent)
     for _ in range(220):
         (mnt / ".consulfs/drop-caches").write_text("1")
+        before = stats(mnt)["http.blocking_queries"]
         assert (mnt / "kv/a").read_bytes() == b"1"
+        if stats(mnt)["watches.now"]:
+            wait_until(lambda: stats(mnt)["http.blocking_queries"] > before, "the watch holds a connection")
     now = stats(mnt)
     assert 50 < now["watches.abandoned"] + now["watches.now"] <= 2 * 64
     assert agent.kv_get("a") == b"1"

@@ -37,20 +37,26 @@
 int __real_clock_gettime(clockid_t clock, struct timespec *ts);
 int __wrap_clock_gettime(clockid_t clock, struct timespec *ts);
 
-static _Atomic uint64_t ahead_ns;
+static _Atomic uint64_t ahead_ns, stopped_ns; /* stopped_ns: when the real clock was stopped, or 0 */
 
 int __wrap_clock_gettime(clockid_t clock, struct timespec *ts)
 {
     int r = __real_clock_gettime(clock, ts);
 
     if (r == 0 && clock == CLOCK_MONOTONIC) {
-        uint64_t ns = (uint64_t)ts->tv_sec * SECOND + (uint64_t)ts->tv_nsec + atomic_load(&ahead_ns);
+        uint64_t ns = (uint64_t)ts->tv_sec * SECOND + (uint64_t)ts->tv_nsec, stopped = atomic_load(&stopped_ns);
 
+        ns = (stopped ? stopped : ns) + atomic_load(&ahead_ns);
         ts->tv_sec = (time_t)(ns / SECOND);
         ts->tv_nsec = (long)(ns % SECOND);
     }
     return r;
 }
+
+/* From now on time passes by pass() alone, until the clock goes on. */
+static void stop_clock(void) { atomic_store(&stopped_ns, consul_now_ns() - atomic_load(&ahead_ns)); }
+
+static void start_clock(void) { atomic_store(&stopped_ns, 0); }
 
 /* ---- the server ---------------------------------------------------------------------------------------------------
  */
@@ -490,6 +496,7 @@ static int teardown(void **state)
 {
     struct fixture *f = *state;
 
+    start_clock();
     for (size_t i = 0; i < f->resource_n; i++)
         consul_resource_unref(f->resources[i]);
     consul_free(f->client);
@@ -1048,6 +1055,40 @@ static void test_watch(void **state)
     assert_int_equal(told_count(f, "/v1/x", CONSUL_WATCH_ENDED), 0);
     assert_int_equal(stats_of(f).watches, 1);
     assert_int_equal(stats_of(f).blocking_queries, 4);
+}
+
+/* Who has the answer asks for more at once: the first blocking query comes after that, and not at all if it is not
+ * needed any more. Until then it is watched all the same: with its index it misses nothing. */
+static void test_the_first_query_of_a_watch_waits_a_moment(void **state)
+{
+    struct fixture *f = *state;
+    struct consul_resource *resource, *other;
+    size_t told;
+
+    start_client(f, 8, 0);
+    resource = get(f, "/v1/x", CONSUL_JSON, CONSUL_BLOCKS);
+    server_set(&f->server, "/v1/x", 200, 10, "{\"v\":1}");
+    other = get(f, "/v1/y", CONSUL_JSON, 0);
+    server_set(&f->server, "/v1/y", 200, 10, "{\"v\":1}");
+    stop_clock();
+    for (unsigned i = 0; i < 5; i++) {
+        expect_read(f, resource, 1, CONSUL_WATCHED);
+        expect_read(f, resource, 1, CONSUL_WATCHED);
+        expect_read(f, other, 1, CONSUL_FRESH); /* what the network thread had to do, it has done */
+        consul_drop_caches(f->client);
+    }
+    server_expect(&f->server, "/v1/x", 5, 0);
+    assert_int_equal(stats_of(f).abandoned, 0);
+    expect_read(f, resource, 1, CONSUL_WATCHED);
+    server_set(&f->server, "/v1/x", 200, 11, "{\"v\":2}");
+    expect_read(f, other, 1, CONSUL_FRESH);
+    server_expect(&f->server, "/v1/x", 6, 0);
+    told = told_count(f, "/v1/x", CONSUL_CHANGED);
+    pass(f, SECOND / 100);
+    wait_told(f, "/v1/x", CONSUL_CHANGED, told + 1);
+    expect_known(resource, 2, true);
+    server_wait(&f->server, "/v1/x", true, 2);
+    server_expect(&f->server, "/v1/x", 6, 2);
 }
 
 /* After a restore: that it is one is confirmed, and then the watch goes on from there. */
@@ -1982,6 +2023,7 @@ int main(void)
         CASE(test_failure_without_snapshot),
         CASE(test_too_big_is_not_asked_again_at_once),
         CASE(test_watch),
+        CASE(test_the_first_query_of_a_watch_waits_a_moment),
         CASE(test_index_goes_backwards),
         CASE(test_index_of_any_server_goes_backwards),
         CASE(test_a_new_leader_is_not_believed),
