@@ -1,4 +1,4 @@
-/* The table of resources: one for each path, found by it, freed by the sweep in cache.c. */
+/* The table of resources: one for each path, found by it, freed by the sweep in clock.c. */
 #include "resource.h"
 
 #include "snapshot.h"
@@ -77,6 +77,11 @@ void set_snapshot(struct consul_resource *resource, struct consul_snapshot *snap
     resource->snapshot = snapshot;
     if (snapshot)
         resource->cache->snapshot_bytes += snapshot->len;
+}
+
+uint32_t resource_holders(const struct consul_resource *resource)
+{
+    return resource->refs - (resource->get ? 1 : 0) - (resource->watch ? 1 : 0);
 }
 
 void resource_free(struct consul_resource *resource)

@@ -1,7 +1,7 @@
 /*
- * What the files of the resource cache share: cache.c (freshness, watches, answers), parts.c (prefixes that show the
- * same), clock.c (what is due or idle), waiters.c (who waits), resource.c (the table of resources), own_writes.c (what
- * this client changed itself). cache.c says how it works.
+ * What the files of the resource cache share: cache.c (reading; it says how all of it works), watch.c (asking, and who
+ * is watched), answers.c (what comes of that), parts.c (prefixes that show the same), clock.c (what is due or idle),
+ * waiters.c (who waits), resource.c (the table of resources), own_writes.c (what this client changed itself).
  */
 #ifndef CONSUL_LIB_RESOURCE_H
 #define CONSUL_LIB_RESOURCE_H
@@ -117,21 +117,38 @@ void set_snapshot(struct consul_resource *resource, struct consul_snapshot *snap
 /* The decoded value of a path's query parameter, the caller's; NULL: none, or no memory. */
 char *url_parameter(const char *path, const char *name);
 
-/* cache.c; likewise, save where it says something else. */
-int resource_start_get(struct consul_resource *resource);
-int resource_start_blocking_query(struct consul_resource *resource);
-/* True when somebody must be told (CONSUL_WATCH_ENDED). */
-bool resource_end_watch(struct consul_resource *resource);
-/* The blocking query that is under way is not ours any more. */
-void resource_abandon_query(struct consul_resource *resource);
 /* How many others than our own requests hold it. */
 uint32_t resource_holders(const struct consul_resource *resource);
+
+/* watch.c; likewise. */
+/* cache_tick() is to be called by then. */
+void cache_set_timer(struct cache *cache, uint64_t at_ns);
+int resource_start_get(struct consul_resource *resource);
+/* The same, but http_send() is to send it, when the lock is not held any more. */
+int resource_enqueue_get(struct consul_resource *resource);
+int resource_start_blocking_query(struct consul_resource *resource);
+/* The blocking query that is under way is not ours any more. */
+void resource_abandon_query(struct consul_resource *resource);
+/* Nothing that this client knows of happened after what the snapshot shows. */
+bool resource_is_new_enough(const struct consul_resource *resource);
+bool resource_worth_watching(const struct consul_resource *resource);
+/* The snapshot is current: from now on it is watched, if it may be and a watch is free. *ret_loser, counted, gave up
+ * its own for that and is to be told. */
+void resource_maybe_watch(struct consul_resource *resource, struct consul_resource **ret_loser);
+/* It stays watched, but the next blocking query is sent so much later; and the end of that. */
+void resource_pause_watch(struct consul_resource *resource, uint64_t pause_ns);
+void resource_go_on_watching(struct consul_resource *resource);
+/* True when somebody must be told (CONSUL_WATCH_ENDED). */
+bool resource_end_watch(struct consul_resource *resource);
+
+/* answers.c; likewise, save where it says something else. */
+/* What http.c calls when these requests are over: no lock is held. */
+void resource_on_get(struct http_request *request);
+void resource_on_watch(struct http_request *request);
 bool resource_same_content(const struct consul_resource *resource, const struct consul_snapshot *a,
                            const struct consul_snapshot *b);
 /* Something was known when the request was sent that its answer, of this index, does not know yet, or any more. */
 bool resource_knew_more(const struct consul_resource *resource, const struct http_request *request, uint64_t index);
-/* cache_tick() is to be called by then. */
-void cache_set_timer(struct cache *cache, uint64_t at_ns);
 /* No lock is held. Takes the references to the snapshots. */
 void cache_tell_changed(const struct cache *cache, struct consul_resource *resource, struct consul_snapshot *before,
                         struct consul_snapshot *after);
