@@ -5,6 +5,7 @@ That nothing more is raised than should be is seen by a fence: a change of anoth
 events come behind all those before.
 """
 
+import itertools
 import os
 import select
 import subprocess
@@ -30,11 +31,12 @@ def created(name):
 class Directory:
     """A directory of kv/ that is watched; `agent` changes what is in it, elsewhere."""
 
+    fences = itertools.count(1)  # of all of them: two may watch the same directory
+
     def __init__(self, mnt, agent, name="d"):
         self.agent, self.name = agent, name
         self.path = mnt / "kv" / name
         self.inotify = Inotify()
-        self.fences = 0
 
     def __enter__(self):
         self.set("fence", b"")
@@ -56,9 +58,9 @@ class Directory:
         """What was raised since the last call. Of what changes at once directories come last: hence two fences."""
         events = []
         for _ in range(2):
-            self.fences += 1
-            self.set(f"fence-{self.fences}", b"1")
-            events += self.inotify.until(f"{self.name}/fence-{self.fences}: CLOSE_WRITE")
+            fence = f"fence-{next(self.fences)}"
+            self.set(fence, b"1")
+            events += self.inotify.until(f"{self.name}/{fence}: CLOSE_WRITE")
         return [event for event in events if "/fence" not in event]
 
     def names(self):

@@ -72,8 +72,8 @@ def test_reading_one_file_after_the_other_asks_for_few_of_them(mount, agent):
     before = stats(mnt)
     assert len(sh("grep -r needle kv/tree", cwd=mnt.path).stdout.splitlines()) == 1000
     after = stats(mnt)
-    assert after["upcalls.read"] - before["upcalls.read"] < 300
-    assert after["kernel.files_filled"] > 700
+    assert after["upcalls.read"] - before["upcalls.read"] < 500
+    assert after["kernel.files_filled"] > 500
 
 
 def test_what_is_read_ahead_is_what_there_is(mount, agent):
