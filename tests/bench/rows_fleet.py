@@ -16,6 +16,8 @@ from rows_kv import _cat
 from world import Counters, load, load_services
 
 MOUNTS, CLIENTS, KEYS, SERVICES = 50, 5, 20, 5
+# Bytes a second by which the servers' own heartbeats, which are counted too, differ from one window to the next.
+HEARTBEATS = 300
 HOSTS = 10000  # what the cost of one mount is extrapolated to
 
 
@@ -58,13 +60,14 @@ def rows_fleet(world):
 
     for state, text in (("idle", "idle"), ("changing", "one change a second")):
         own, other = found["consulfs"][state], found["template"][state]
-        each = own["leader"] / MOUNTS, own["bytes"] / MOUNTS
+        each = own["all"] / MOUNTS, own["all bytes"] / MOUNTS
         yield Row(
             f"50 mounts of {len(files)} files on 5 agents of 3 servers, {text}",
-            target="queries and bytes at the leader ≤ one blocking query a file",
-            # Of bytes nearly all are the servers' own heartbeats when nothing changes.
-            met=own["leader"] <= other["leader"] and own["bytes"] <= 1.1 * other["bytes"],
-            result=f"{HOSTS:,} such hosts: {each[0] * HOSTS:.0f} queries/s and {each[1] * HOSTS / 1e6:.1f} MB/s there",
+            target="queries and bytes at the servers ≤ one blocking query a file",
+            # Which server a client agent asks is chance; what the leader has of it, too.
+            met=own["all"] <= 1.1 * other["all"] and own["all bytes"] <= 1.1 * other["all bytes"] + HEARTBEATS,
+            result=f"{HOSTS:,} such hosts: {each[0] * HOSTS:.0f} queries/s and {each[1] * HOSTS / 1e6:.1f} MB/s "
+            "at all servers",
             requests=f"one mount in all of it: {counters.requests} and {counters.blocking} blocking",
             cells={"consulfs": _cell(own), "c": _cell(other) + " (one blocking query a file, stale)"},
         )
@@ -73,7 +76,7 @@ def rows_fleet(world):
 def _cell(figures):
     return (
         f"leader {figures['leader']:.1f} queries/s, {figures['bytes'] / 1e3:.1f} kB/s; "
-        f"all servers {figures['all']:.1f} queries/s"
+        f"all servers {figures['all']:.1f} queries/s, {figures['all bytes'] / 1e3:.1f} kB/s"
     )
 
 
@@ -107,7 +110,7 @@ def _watched(fleet, leader, use):
 
 def _window(fleet, leader):
     """Queries a second, from the servers' own metrics, which are of whole intervals of 10 s; bytes from the kernel."""
-    began, first = time.monotonic(), _bytes(leader)
+    began, first = time.monotonic(), {server: _bytes(server) for server in fleet.cluster.servers}
     start = datetime.datetime.now(datetime.timezone.utc)
     rates = {}
     for server in fleet.cluster.servers:
@@ -121,16 +124,18 @@ def _window(fleet, leader):
         metrics = wait_until(of_this_window, "an interval of metrics", 40)
         rates[server] = sum(c["Count"] for c in metrics["Counters"] if c["Name"].endswith("rpc.query")) / 10
     took = time.monotonic() - began
+    gone = {server: (_bytes(server) - before) / took for server, before in first.items()}
     return {
         "leader": rates[leader],
         "all": sum(rates.values()),
-        "bytes": (_bytes(leader) - first) / took,
+        "bytes": gone[leader],
+        "all bytes": sum(gone.values()),
     }
 
 
-def _bytes(leader):
-    """That have gone over the leader's RPC port, in both directions: its followers' heartbeats are among them."""
-    command = ["ss", "-tinH", "state", "established", "src", f"{leader.host}:{leader.server_port}"]
+def _bytes(server):
+    """That have gone over its RPC port, in both directions: the servers' heartbeats are among them."""
+    command = ["ss", "-tinH", "state", "established", "src", f"{server.host}:{server.server_port}"]
     text = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
     return sum(int(n) for n in re.findall(r"bytes_(?:sent|received):(\d+)", text))
 
