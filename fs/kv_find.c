@@ -298,7 +298,7 @@ int kv_read_to_move(struct op *op, const char *prefix, struct consul_snapshot **
 bool kv_has_below(const struct consul_kv_list *list, const char *key)
 {
     size_t len = strlen(key) + 1, i;
-    char *prefix = malloc(len + 1);
+    char small[256], *prefix = len < sizeof(small) ? small : malloc(len + 1);
     bool has;
 
     if (!prefix)
@@ -306,7 +306,8 @@ bool kv_has_below(const struct consul_kv_list *list, const char *key)
     stpcpy(stpcpy(prefix, key), "/");
     i = consul_kv_lower_bound(list, prefix, len);
     has = i < list->n && kv_begins_with(list->entries[i], prefix, len);
-    free(prefix);
+    if (prefix != small)
+        free(prefix);
     return has;
 }
 
@@ -602,6 +603,48 @@ static struct consul_resource *watched_place(struct op *op, struct inode *inode,
     return resource;
 }
 
+/* What keeps the inode's name true, counted, and the bytes that it has, counted, of a key; or false. */
+static bool rests_on(struct inode_table *table, struct inode *inode, struct consul_resource **ret_resource,
+                     struct content **ret_content)
+{
+    bool rests;
+
+    pthread_mutex_lock(&table->lock);
+    rests = !inode->superseded && inode->rests_on && inode->storing == 0 && inode->content && inode->content->entry;
+    if (rests) {
+        *ret_resource = consul_resource_ref(inode->rests_on);
+        *ret_content = content_ref(inode->content);
+    }
+    pthread_mutex_unlock(&table->lock);
+    return rests;
+}
+
+/*
+ * The usual case, found without making out what the name stands for: what is watched has the key that the inode has its
+ * bytes from, as it was.
+ */
+static bool stands_still(struct op *op, struct inode *inode)
+{
+    struct consul_snapshot *snapshot;
+    struct consul_resource *resource;
+    struct consul_kv_entry *now;
+    struct content *had;
+    bool still = false;
+
+    if (op->quiet || !rests_on(&op->fs->inodes, inode, &resource, &had))
+        return false;
+    snapshot = consul_resource_current(resource);
+    if (snapshot) {
+        now = consul_kv_find(&snapshot->kv, consul_kv_key(had->entry), had->entry->key_len);
+        still =
+            now && now->modify_index <= content_version(had) && !kv_has_below(&snapshot->kv, consul_kv_key(had->entry));
+    }
+    consul_snapshot_unref(snapshot);
+    consul_resource_unref(resource);
+    content_unref(had);
+    return still;
+}
+
 /* Whether the snapshot has the inode's value for the key. */
 static bool stands_for(struct op *op, struct inode *inode, const struct consul_snapshot *snapshot, const char *key,
                        const char *name)
@@ -642,6 +685,8 @@ int kv_check(struct op *op, struct inode *inode)
     uint64_t dir;
     int r = 0;
 
+    if (atomic_load(&reopening->n) == 0 && stands_still(op, inode))
+        return 0;
     resource = watched_place(op, inode, &key, &name, &dir, &stale);
     if (!stale && resource && consul_resource_is_watched(resource)) {
         r = op_read_resource(op, resource, &snapshot);

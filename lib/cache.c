@@ -67,6 +67,14 @@ static bool is_live(const struct consul_resource *resource, uint64_t now)
             !resource->cache->disconnected_ns);
 }
 
+/* A strict mount knows that the agent is gone before its blocking query does. */
+static bool is_cut_off(const struct consul_resource *resource, uint64_t now)
+{
+    const struct cache *cache = resource->cache;
+
+    return cache->disconnected_ns && resource->good_ns < cache->disconnected_ns && !stale_allowed(resource, now);
+}
+
 /*
  * cache.lock is held. A blocking query is about to bring what is waited for: an index that is known to be there. A
  * server that is not the leader may be late: then the leader is asked.
@@ -102,11 +110,7 @@ int consul_resource_read(struct consul_resource *resource, uint64_t since_ns, st
     resource->used_ns = now;
     if (resource_is_new_enough(resource)) {
         watched = is_live(resource, now);
-        serve = watched || resource->fetched_ns >= since_ns;
-        /* A strict mount knows that the agent is gone before its blocking query does. */
-        if (watched && cache->disconnected_ns && resource->good_ns < cache->disconnected_ns &&
-            !stale_allowed(resource, now))
-            serve = resource->fetched_ns >= since_ns;
+        serve = (watched && !is_cut_off(resource, now)) || resource->fetched_ns >= since_ns;
     }
     if (serve) {
         cache->hits++;
@@ -199,6 +203,22 @@ bool consul_resource_keep(struct consul_resource *resource)
         (void)resource_start_get(resource);
     pthread_mutex_unlock(&resource->cache->lock);
     return watched;
+}
+
+struct consul_snapshot *consul_resource_current(struct consul_resource *resource)
+{
+    struct cache *cache = resource->cache;
+    struct consul_snapshot *snapshot = NULL;
+    uint64_t now = consul_now_ns();
+
+    pthread_mutex_lock(&cache->lock);
+    if (resource_is_new_enough(resource) && is_live(resource, now) && !is_cut_off(resource, now)) {
+        resource->used_ns = now;
+        cache->hits++;
+        snapshot = consul_snapshot_ref(resource->snapshot);
+    }
+    pthread_mutex_unlock(&cache->lock);
+    return snapshot;
 }
 
 struct consul_snapshot *consul_resource_peek(struct consul_resource *resource, bool *ret_watched)

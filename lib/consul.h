@@ -324,6 +324,11 @@ bool consul_waiter_cancel(struct consul *client, struct consul_waiter *waiter);
  */
 void consul_resource_retire(struct consul_resource *resource);
 
+/*
+ * What consul_resource_read() would give for CONSUL_WATCHED, counted, and it counts as a read; NULL where that would
+ * be anything else. Nothing is asked for and nobody waits.
+ */
+struct consul_snapshot *consul_resource_current(struct consul_resource *resource);
 /* The newest snapshot whatever its age, counted, or NULL. */
 struct consul_snapshot *consul_resource_peek(struct consul_resource *resource, bool *ret_watched);
 /*

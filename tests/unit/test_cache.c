@@ -674,6 +674,12 @@ static void expect_read(struct fixture *f, struct consul_resource *resource, int
     assert_int_equal(value_of(snapshot), value);
     assert_int_equal(freshness, expected);
     consul_snapshot_unref(snapshot);
+    /* What is watched is there without asking, and nothing else is. */
+    snapshot = consul_resource_current(resource);
+    assert_int_equal(snapshot != NULL, expected == CONSUL_WATCHED);
+    if (snapshot)
+        assert_int_equal(value_of(snapshot), value);
+    consul_snapshot_unref(snapshot);
 }
 
 static enum consul_freshness freshness_of(struct fixture *f, struct consul_resource *resource)
