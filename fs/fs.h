@@ -19,6 +19,7 @@
 #include "phantom.h"
 #include "refusals.h"
 #include "reopening.h"
+#include "way.h"
 
 #include <consul.h>
 #include <stdatomic.h>
@@ -88,6 +89,7 @@ struct fs {
     struct own own;
     struct refusals refusals;
     struct reopening reopening;
+    struct ways ways;
     struct pages pages;
     struct ahead ahead;
     pthread_mutex_t open_lock;

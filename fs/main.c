@@ -189,6 +189,7 @@ static int init_fs(struct fs *fs, struct options *options, const struct consul_c
     pthread_mutex_init(&fs->open_lock, NULL);
     refusals_init(&fs->refusals);
     reopening_init(&fs->reopening);
+    ways_init(&fs->ways);
     pages_init(&fs->pages);
     ahead_init(&fs->ahead);
     phantoms_init(&fs->phantoms);
@@ -240,6 +241,7 @@ static void destroy_fs(struct fs *fs)
     refusals_destroy(&fs->refusals);
     ahead_destroy(&fs->ahead);
     pages_destroy(&fs->pages);
+    ways_destroy(&fs->ways);
     reopening_destroy(&fs->reopening);
     pthread_mutex_destroy(&fs->open_lock);
     gate_destroy(&fs->gate);

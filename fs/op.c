@@ -246,6 +246,18 @@ void op_start(struct op *op) { drive(op); }
 
 void op_free(struct op *op) { op_put(op); }
 
+void op_comes_by(struct op *op)
+{
+    if (!op->quiet)
+        op->way_ns = way_end(&op->fs->ways, op->pid, op->inode->number, op->began_ns);
+}
+
+void op_reaches(struct op *op, const struct inode *dir)
+{
+    if (!op->quiet)
+        way_reach(&op->fs->ways, op->pid, dir->number, op->way_ns, consul_now_ns());
+}
+
 /* ---- interrupts -------------------------------------------------------------------------------------------------- */
 
 static void on_interrupt(fuse_req_t req, void *arg)
@@ -409,6 +421,8 @@ static uint64_t since_ns(const struct op *op, struct consul_resource *resource)
 
     if (trusted_ns && op->since_ns > trusted_ns && consul_resource_is_newer(resource, op->since_ns - trusted_ns))
         return op->since_ns - trusted_ns;
+    if (op->way_ns && op->since_ns == op->began_ns && consul_resource_is_newer(resource, op->way_ns))
+        return op->way_ns;
     return op->since_ns;
 }
 

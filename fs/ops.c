@@ -290,6 +290,8 @@ static int run_lookup(struct op *op)
         return -ENOMEM;
     if (S_ISDIR(inode->kind->mode) && !is_shown_with(op))
         notify_looked_up(op->fs, inode);
+    if (S_ISDIR(inode->kind->mode))
+        op_reaches(op, inode);
     return reply_entry(op, inode, entry_timeout(op, inode));
 }
 
@@ -300,8 +302,10 @@ static void on_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
     if (announced_lookup(req, parent, name))
         return;
     op = begin(req, COUNT_LOOKUP, parent, name, run_lookup);
-    if (op)
-        op_start(op);
+    if (!op)
+        return;
+    op_comes_by(op);
+    op_start(op);
 }
 
 static int run_getattr(struct op *op) { return reply_attr(op, op->inode); }

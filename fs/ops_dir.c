@@ -145,6 +145,7 @@ static int run_opendir(struct op *op)
     fs->dirs = dh;
     pthread_mutex_unlock(&fs->open_lock);
     fi.fh = (uintptr_t)dh;
+    op_reaches(op, op->inode);
     if (!op_claim_reply(op) || fuse_reply_open(op->req, &fi) != 0)
         dir_handle_free(fs, dh);
     return 0;
@@ -161,8 +162,10 @@ void on_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     struct op *op = begin(req, COUNT_OPENDIR, ino, NULL, run_opendir);
 
     (void)fi;
-    if (op)
-        op_start(op);
+    if (!op)
+        return;
+    op_comes_by(op);
+    op_start(op);
 }
 
 void on_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -427,6 +430,7 @@ static void begin_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off
     op->size = size;
     op->offset = offset;
     op->state = dir_handle_of(fi);
+    op_comes_by(op);
     op_start(op);
 }
 

@@ -85,6 +85,54 @@ def test_in_a_large_store_what_is_read_is_watched(mount, agent, proxy):
     assert seen.not_blocking == []
 
 
+def beyond_the_watches(mount, agent, address):
+    """A mount of a large store whose few watches are all in use."""
+    fill(agent, "large", 2 * SMALL)
+    for n in range(12):
+        agent.kv_set(f"used/{n}/key", b"1")
+        agent.kv_set(f"d{n}/a/b/c/key", b"1")
+    fill(agent, "used", 2 * SMALL, 30)
+    mnt = mount(address, watches=6)
+    for n in range(12):
+        (mnt / f"kv/used/{n}/key").read_bytes()
+    return mnt
+
+
+def test_a_first_cat_is_one_request_where_no_watch_is_free(mount, agent, proxy):
+    """Each name on the way is looked up by itself, but the first look brings all that is below."""
+    mnt = beyond_the_watches(mount, agent, proxy)
+    unwatched = []
+    for n in range(12):
+        before = stats(mnt)["watches.now"], stats(mnt)["watches.ended"]
+        with proxy.record() as seen:
+            assert (mnt / f"kv/d{n}/a/b/c/key").read_bytes() == b"1"
+        if (stats(mnt)["watches.now"], stats(mnt)["watches.ended"]) == before:
+            unwatched.append(len(seen.not_blocking))
+    assert len(unwatched) > 6
+    assert sum(unwatched) < 2 * len(unwatched), "1 each, but for who was held up on his way; each name by itself is 4"
+
+
+def test_what_is_not_watched_is_never_old(mount, agent):
+    """Whoever changed it a moment ago, by another way, sees that."""
+    mnt = beyond_the_watches(mount, agent, agent)
+    held = os.open(mnt / "kv/d1", os.O_RDONLY | os.O_DIRECTORY)
+    for n in range(200):
+        value = b"%d" % n
+        agent.kv_set("d1/a/b/c/key", value)
+        assert (mnt / "kv/d1/a/b/c/key").read_bytes() == value
+        agent.kv_set("d1/a/b/c/key", value + b"!")
+        descriptor = os.open("a/b/c/key", os.O_RDONLY, dir_fd=held)
+        assert os.read(descriptor, 100) == value + b"!"
+        os.close(descriptor)
+        agent.kv_set(f"d1/a/{n}/new", value)
+        assert str(n) in os.listdir(mnt / "kv/d1/a")
+        assert os.path.exists(mnt / f"kv/d1/a/{n}/new")
+        agent.delete(f"/v1/kv/d1/a/{n}/new")
+        assert not os.path.exists(mnt / f"kv/d1/a/{n}/new")
+        assert str(n) not in os.listdir(mnt / "kv/d1/a")
+    os.close(held)
+
+
 def test_hot_keys_of_a_large_directory(mount, agent, proxy):
     fill(agent, "large", 2 * SMALL)
     mnt = mount(proxy)
