@@ -246,16 +246,22 @@ void op_start(struct op *op) { drive(op); }
 
 void op_free(struct op *op) { op_put(op); }
 
-void op_comes_by(struct op *op)
+void op_looks(struct op *op)
 {
+    struct way_step step = way_step(op->inode->number, op->name ? op->name : "");
+
     if (!op->quiet)
-        op->way_ns = way_end(&op->fs->ways, op->pid, op->inode->number, op->began_ns);
+        op->way_ns =
+            way_look(&op->fs->ways, op->pid, op->inode->number, op->name ? &step : NULL, op->began_ns, &op->way_again);
 }
 
 void op_reaches(struct op *op, const struct inode *dir)
 {
+    struct way_step step = way_step(op->inode->number, op->name ? op->name : "");
+
     if (!op->quiet)
-        way_reach(&op->fs->ways, op->pid, dir->number, op->way_ns, consul_now_ns());
+        way_reach(&op->fs->ways, op->pid, dir->number, op->name ? &step : NULL, op->way_ns, op->way_again, op->began_ns,
+                  consul_now_ns());
 }
 
 /* ---- interrupts -------------------------------------------------------------------------------------------------- */

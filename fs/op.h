@@ -30,8 +30,9 @@ struct op {
     op_run_fn *run;
     uint64_t began_ns; /* constant */
     uint64_t since_ns; /* when it began, or changed something: what it reads must be as new */
-    uint64_t way_ns;   /* when its thread set out for where it looks now, or 0: what was read since then is, too */
-    pid_t pid;         /* who asks */
+    uint64_t way_ns;   /* not 0: what was read since then is new enough as well; see way.h */
+    bool way_again;
+    pid_t pid; /* who asks */
 
     /* What it is about; each may be unset. Inodes are counted, strings are the operation's own. */
     struct inode *inode, *new_parent; /* new_parent: rename's, and where a file that is being stored stands */
@@ -112,11 +113,9 @@ struct op {
 struct op *op_new(struct fs *fs, struct fuse_req *req, struct inode *inode, const char *name, op_run_fn *run);
 /* Runs it; replies an error that it returns. */
 void op_start(struct op *op);
-/*
- * Before it starts: it looks into op->inode, to which its thread may have been on its way. And when it has found that,
- * or another directory there, and is about to reply. See way.h.
- */
-void op_comes_by(struct op *op);
+/* See way.h. Before it starts: it looks into op->inode, for op->name or for all that is there. */
+void op_looks(struct op *op);
+/* It is about to reply that this is what it has looked for, or, op->inode, at. */
 void op_reaches(struct op *op, const struct inode *dir);
 /* Gives up an operation that was not started. */
 void op_free(struct op *op);

@@ -304,7 +304,7 @@ static void on_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
     op = begin(req, COUNT_LOOKUP, parent, name, run_lookup);
     if (!op)
         return;
-    op_comes_by(op);
+    op_looks(op);
     op_start(op);
 }
 

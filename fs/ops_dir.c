@@ -164,7 +164,7 @@ void on_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     (void)fi;
     if (!op)
         return;
-    op_comes_by(op);
+    op_looks(op);
     op_start(op);
 }
 
@@ -430,7 +430,7 @@ static void begin_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off
     op->size = size;
     op->offset = offset;
     op->state = dir_handle_of(fi);
-    op_comes_by(op);
+    op_looks(op);
     op_start(op);
 }
 

@@ -112,6 +112,17 @@ def test_a_first_cat_is_one_request_where_no_watch_is_free(mount, agent, proxy):
     assert sum(unwatched) < 2 * len(unwatched), "1 each, but for who was held up on his way; each name by itself is 4"
 
 
+def test_ls_of_a_directory_that_is_not_watched_does_not_ask_for_it_each_time(mount, agent, proxy):
+    """It looks at each file by its path, and so through the directory; the listing has said what the files are."""
+    fill(agent, "list", 4000, 40)
+    mnt = beyond_the_watches(mount, agent, proxy)
+    before = stats(mnt)["watches.now"], stats(mnt)["watches.ended"]
+    with proxy.record() as seen:
+        assert len(sh("ls -l kv/list", cwd=mnt.path).stdout.splitlines()) == 41
+    if (stats(mnt)["watches.now"], stats(mnt)["watches.ended"]) == before:
+        assert len(seen.not_blocking) < 30
+
+
 def test_what_is_not_watched_is_never_old(mount, agent):
     """Whoever changed it a moment ago, by another way, sees that."""
     mnt = beyond_the_watches(mount, agent, agent)
