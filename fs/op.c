@@ -427,7 +427,8 @@ static uint64_t since_ns(const struct op *op, struct consul_resource *resource)
 
     if (trusted_ns && op->since_ns > trusted_ns && consul_resource_is_newer(resource, op->since_ns - trusted_ns))
         return op->since_ns - trusted_ns;
-    if (op->way_ns && op->since_ns == op->began_ns && consul_resource_is_newer(resource, op->way_ns))
+    if (op->way_ns && op->way_ns < op->began_ns && op->since_ns == op->began_ns &&
+        consul_resource_is_newer(resource, op->way_ns))
         return op->way_ns;
     return op->since_ns;
 }
