@@ -54,9 +54,9 @@ def fails_with(*codes):
 
 
 @contextlib.contextmanager
-def opened(path, flags, mode=0o644):
+def opened(path, flags, mode=0o644, dir_fd=None):
     """A descriptor, with no buffering of Python's between the test and the file system."""
-    fd = os.open(path, flags, mode)
+    fd = os.open(path, flags, mode, dir_fd=dir_fd)
     try:
         yield fd
     finally:
