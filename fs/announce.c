@@ -8,6 +8,7 @@
 
 #include "content.h"
 #include "log.h"
+#include "name.h"
 #include "notify.h"
 #include "passage.h"
 
@@ -85,10 +86,8 @@ struct announcer {
 
 static struct announcement **bucket_of(struct announcer *announcer, const struct inode *dir, const char *name)
 {
-    uint64_t hash = dir->number;
+    uint64_t hash = name_hash(dir->number, name);
 
-    for (; *name; name++)
-        hash = (hash ^ (unsigned char)*name) * 0x100000001b3u;
     return &announcer->buckets[(hash ^ hash >> 32) % BUCKETS];
 }
 

@@ -1,6 +1,7 @@
 #include "inode.h"
 
 #include "content.h"
+#include "name.h"
 #include "pollers.h"
 
 #include <consul.h>
@@ -25,10 +26,8 @@ int inode_table_init(struct inode_table *table)
 
 static struct inode **bucket_of(struct inode_table *table, const struct inode *parent, const char *name)
 {
-    uint64_t hash = 0xcbf29ce484222325u ^ parent->number;
+    uint64_t hash = name_hash(parent->number, name);
 
-    for (; *name; name++)
-        hash = (hash ^ (unsigned char)*name) * 0x100000001b3u;
     return &table->buckets[(hash ^ hash >> 32) % table->bucket_n];
 }
 

@@ -120,3 +120,12 @@ int name_kv_decode(const char *file, char *out, size_t out_size)
     memcpy(out, name, len + 1);
     return 0;
 }
+
+uint64_t name_hash(uint64_t dir, const char *name)
+{
+    uint64_t hash = 0xcbf29ce484222325u ^ dir;
+
+    for (; *name; name++)
+        hash = (hash ^ (unsigned char)*name) * 0x100000001b3u;
+    return hash;
+}

@@ -11,6 +11,7 @@
 #define FS_NAME_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 /* The longest file name in bytes, without the NUL, and the size of a buffer that holds any. */
 #define NAME_LEN_MAX 255
@@ -43,5 +44,8 @@ __attribute__((warn_unused_result)) int name_decode(const char *file, const char
  */
 __attribute__((warn_unused_result)) int name_kv_encode(const char *component, size_t len, char out[NAME_SIZE]);
 __attribute__((warn_unused_result)) int name_kv_decode(const char *file, char *out, size_t out_size);
+
+/* FNV-1a of a file name in the directory of that inode number. All of its bits are to be used: hash ^ hash >> 32. */
+uint64_t name_hash(uint64_t dir, const char *name);
 
 #endif

@@ -246,21 +246,19 @@ void op_start(struct op *op) { drive(op); }
 
 void op_free(struct op *op) { op_put(op); }
 
+/* What it looks for, or 0. */
+static uint64_t place_of(const struct op *op) { return op->name ? name_hash(op->inode->number, op->name) : 0; }
+
 void op_looks(struct op *op)
 {
-    struct way_step step = way_step(op->inode->number, op->name ? op->name : "");
-
     if (!op->quiet)
-        op->way_ns =
-            way_look(&op->fs->ways, op->pid, op->inode->number, op->name ? &step : NULL, op->began_ns, &op->way_again);
+        op->way_ns = way_look(&op->fs->ways, op->pid, op->inode->number, place_of(op), op->began_ns, &op->way_again);
 }
 
 void op_reaches(struct op *op, const struct inode *dir)
 {
-    struct way_step step = way_step(op->inode->number, op->name ? op->name : "");
-
     if (!op->quiet)
-        way_reach(&op->fs->ways, op->pid, dir->number, op->name ? &step : NULL, op->way_ns, op->way_again, op->began_ns,
+        way_reach(&op->fs->ways, op->pid, dir->number, place_of(op), op->way_ns, op->way_again, op->began_ns,
                   consul_now_ns());
 }
 

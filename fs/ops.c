@@ -288,10 +288,11 @@ static int run_lookup(struct op *op)
     content_unref(found.content);
     if (!inode)
         return -ENOMEM;
-    if (S_ISDIR(inode->kind->mode) && !is_shown_with(op))
-        notify_looked_up(op->fs, inode);
-    if (S_ISDIR(inode->kind->mode))
+    if (S_ISDIR(inode->kind->mode)) {
+        if (!is_shown_with(op))
+            notify_looked_up(op->fs, inode);
         op_reaches(op, inode);
+    }
     return reply_entry(op, inode, entry_timeout(op, inode));
 }
 

@@ -10,26 +10,11 @@ void ways_init(struct ways *ways)
 
 void ways_destroy(struct ways *ways) { pthread_mutex_destroy(&ways->lock); }
 
-static struct way *place_of(struct ways *ways, pid_t tid) { return &ways->at[(unsigned)tid % WAY_THREADS]; }
+static struct way *way_of(struct ways *ways, pid_t tid) { return &ways->at[(unsigned)tid % WAY_THREADS]; }
 
-struct way_step way_step(uint64_t parent, const char *name)
+uint64_t way_look(struct ways *ways, pid_t tid, uint64_t dir, uint64_t place, uint64_t now_ns, bool *ret_again)
 {
-    uint64_t hash = 0xcbf29ce484222325u; /* FNV-1a */
-
-    for (; *name; name++)
-        hash = (hash ^ (unsigned char)*name) * 0x100000001b3u;
-    return (struct way_step){.parent = parent, .name = hash};
-}
-
-static bool is_step(const struct way *way, const struct way_step *step)
-{
-    return way->looked_ns && way->step.parent == step->parent && way->step.name == step->name;
-}
-
-uint64_t way_look(struct ways *ways, pid_t tid, uint64_t dir, const struct way_step *step, uint64_t now_ns,
-                  bool *ret_again)
-{
-    struct way *way = place_of(ways, tid);
+    struct way *way = way_of(ways, tid);
     uint64_t since_ns = now_ns;
 
     *ret_again = false;
@@ -39,7 +24,7 @@ uint64_t way_look(struct ways *ways, pid_t tid, uint64_t dir, const struct way_s
     if (way->tid == tid) {
         if (way->dir == dir && now_ns < way->reached_ns + WAY_MOMENT_NS) {
             since_ns = way->since_ns;
-        } else if (step && is_step(way, step) && now_ns < way->looked_ns + WAY_MOMENT_NS) {
+        } else if (place != 0 && way->place == place && now_ns < way->looked_ns + WAY_MOMENT_NS) {
             since_ns = way->looked_since_ns;
             *ret_again = true;
         }
@@ -49,10 +34,10 @@ uint64_t way_look(struct ways *ways, pid_t tid, uint64_t dir, const struct way_s
     return since_ns;
 }
 
-void way_reach(struct ways *ways, pid_t tid, uint64_t dir, const struct way_step *step, uint64_t since_ns, bool again,
+void way_reach(struct ways *ways, pid_t tid, uint64_t dir, uint64_t place, uint64_t since_ns, bool again,
                uint64_t began_ns, uint64_t now_ns)
 {
-    struct way *way = place_of(ways, tid);
+    struct way *way = way_of(ways, tid);
 
     if (tid == 0)
         return;
@@ -62,8 +47,8 @@ void way_reach(struct ways *ways, pid_t tid, uint64_t dir, const struct way_step
     way->dir = dir;
     way->since_ns = again ? began_ns : since_ns; /* of what is in it nothing has been asked for this time */
     way->reached_ns = now_ns;
-    if (step && !again) {
-        way->step = *step;
+    if (place != 0 && !again) {
+        way->place = place;
         way->looked_since_ns = since_ns;
         way->looked_ns = now_ns;
     }

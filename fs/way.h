@@ -21,11 +21,6 @@
 #define WAY_MOMENT_NS 5000000u
 #define WAY_THREADS 64
 
-/* A directory's place: its parent's inode number, and a hash of its name. */
-struct way_step {
-    uint64_t parent, name;
-};
-
 struct ways {
     pthread_mutex_t lock;
     /* guarded by lock; by thread, a newer one takes an older one's place */
@@ -35,7 +30,7 @@ struct ways {
         uint64_t since_ns;   /* when the first look of its way began */
         uint64_t reached_ns; /* when it was told of the directory */
         /* The last directory that it had looked up: */
-        struct way_step step;
+        uint64_t place;           /* name_hash() of where it stands */
         uint64_t looked_since_ns; /* what it was told of it is of then, or later */
         uint64_t looked_ns;       /* when it was told */
     } at[WAY_THREADS];
@@ -44,22 +39,17 @@ struct ways {
 void ways_init(struct ways *ways);
 void ways_destroy(struct ways *ways);
 
-struct way_step way_step(uint64_t parent, const char *name);
-
-/* Times are consul_now_ns(). */
 /*
- * The thread looks into the directory `dir` now, for `step` or, NULL, for all that is in it. Returns since when it has
- * been on its way there, or, *ret_again, since when it is known that `step` is there; now_ns if it has to ask. Its way
- * ends with that, unless it reaches another directory.
+ * The thread looks into the directory `dir` now, for what stands at `place`, the name_hash() of that; 0: for all that
+ * is in it. Returns since when it has been on its way there, or, *ret_again, since when it is known what stands there;
+ * now_ns if it has to ask. Its way ends with that, unless it reaches another directory. Times are consul_now_ns().
  */
-uint64_t way_look(struct ways *ways, pid_t tid, uint64_t dir, const struct way_step *step, uint64_t now_ns,
-                  bool *ret_again);
+uint64_t way_look(struct ways *ways, pid_t tid, uint64_t dir, uint64_t place, uint64_t now_ns, bool *ret_again);
 /*
- * The thread is told of the directory `dir` now: before it is, as it may go on at once. `step` is what it looked for,
- * NULL if it has looked at the directory itself; since_ns what way_look() said and `again` whether that was of the
- * step.
+ * The thread is told of the directory `dir` now: before it is, as it may go on at once. It stands at `place`; 0: the
+ * thread has looked at the directory itself. since_ns is what way_look() said, `again` whether that was of the place.
  */
-void way_reach(struct ways *ways, pid_t tid, uint64_t dir, const struct way_step *step, uint64_t since_ns, bool again,
+void way_reach(struct ways *ways, pid_t tid, uint64_t dir, uint64_t place, uint64_t since_ns, bool again,
                uint64_t began_ns, uint64_t now_ns);
 
 #endif

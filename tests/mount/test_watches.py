@@ -93,14 +93,15 @@ def beyond_the_watches(mount, agent, address):
         agent.kv_set(f"d{n}/a/b/c/key", b"1")
     fill(agent, "used", 2 * SMALL, 30)
     mnt = mount(address, watches=6)
-    use_all(mnt)
+    for n in range(12):
+        (mnt / f"kv/used/{n}/key").read_bytes()
     return mnt
 
 
-def use_all(mnt):
-    """So that their watches are not given to others: that takes 5 s without a look."""
-    for n in range(12):
-        (mnt / f"kv/used/{n}/key").read_bytes()
+def begun_and_ended(mnt):
+    """Of watches. Where these stay the same, none has become free meanwhile."""
+    now = stats(mnt)
+    return now["watches.now"], now["watches.ended"]
 
 
 def test_a_first_cat_is_one_request_where_no_watch_is_free(mount, agent, proxy):
@@ -108,10 +109,10 @@ def test_a_first_cat_is_one_request_where_no_watch_is_free(mount, agent, proxy):
     mnt = beyond_the_watches(mount, agent, proxy)
     unwatched = []
     for n in range(12):
-        before = stats(mnt)["watches.now"], stats(mnt)["watches.ended"]
+        before = begun_and_ended(mnt)
         with proxy.record() as seen:
             assert (mnt / f"kv/d{n}/a/b/c/key").read_bytes() == b"1"
-        if (stats(mnt)["watches.now"], stats(mnt)["watches.ended"]) == before:
+        if begun_and_ended(mnt) == before:
             unwatched.append(len(seen.not_blocking))
     assert len(unwatched) > 6
     assert sum(unwatched) < 2 * len(unwatched), "1 each, but for who was held up on his way; each name by itself is 4"
@@ -121,10 +122,10 @@ def test_ls_of_a_directory_that_is_not_watched_does_not_ask_for_it_each_time(mou
     """It looks at each file by its path, and so through the directory; the listing has said what the files are."""
     fill(agent, "list", 4000, 40)
     mnt = beyond_the_watches(mount, agent, proxy)
-    before = stats(mnt)["watches.now"], stats(mnt)["watches.ended"]
+    before = begun_and_ended(mnt)
     with proxy.record() as seen:
         assert len(sh("ls -l kv/list", cwd=mnt.path).stdout.splitlines()) == 41
-    if (stats(mnt)["watches.now"], stats(mnt)["watches.ended"]) == before:
+    if begun_and_ended(mnt) == before:
         assert len(seen.not_blocking) < 30
 
 
@@ -146,12 +147,12 @@ def changes_are_seen_at_once(mnt, agent, held, value):
 def test_what_is_not_watched_is_never_old(mount, agent):
     """Whoever changed it a moment ago, by another way, sees that."""
     mnt = beyond_the_watches(mount, agent, agent)
-    before = stats(mnt)["watches.now"], stats(mnt)["watches.ended"]
+    before = begun_and_ended(mnt)
     with opened(mnt / "kv/d1", os.O_RDONLY | os.O_DIRECTORY) as held:
         for n in range(200):
             seen = changes_are_seen_at_once(mnt, agent, held, b"%d" % n)
             # After some seconds one of the watches was not needed any more: from then on it is watched, and told.
-            if (stats(mnt)["watches.now"], stats(mnt)["watches.ended"]) != before:
+            if begun_and_ended(mnt) != before:
                 break
             assert seen, n
     assert n >= 3

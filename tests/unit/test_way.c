@@ -8,6 +8,7 @@
 
 #include <stdlib.h>
 
+#include "name.h"
 #include "way.h"
 
 #define A_MOMENT (WAY_MOMENT_NS / 2)
@@ -30,9 +31,8 @@ static int teardown(void **state)
 /* Into a directory, for a name that leads to no other. */
 static uint64_t look(struct ways *ways, pid_t tid, uint64_t dir, uint64_t now)
 {
-    struct way_step step = way_step(dir, "file");
     bool again;
-    uint64_t since = way_look(ways, tid, dir, &step, now, &again);
+    uint64_t since = way_look(ways, tid, dir, name_hash(dir, "file"), now, &again);
 
     assert_false(again);
     return since;
@@ -40,9 +40,7 @@ static uint64_t look(struct ways *ways, pid_t tid, uint64_t dir, uint64_t now)
 
 static void reach(struct ways *ways, pid_t tid, uint64_t dir, uint64_t since, uint64_t now)
 {
-    struct way_step step = way_step(dir - 1, "directory");
-
-    way_reach(ways, tid, dir, &step, since, false, since, now);
+    way_reach(ways, tid, dir, name_hash(dir - 1, "directory"), since, false, since, now);
 }
 
 static void test_down_a_path(void **state)
@@ -96,25 +94,25 @@ static void test_too_late(void **state)
 static void test_through_a_directory_again(void **state)
 {
     struct ways *ways = *state;
-    struct way_step step = way_step(1, "d"), other = way_step(1, "e");
+    uint64_t place = name_hash(1, "d"), other = name_hash(1, "e");
     uint64_t now = BEGAN + A_MOMENT, asked = BEGAN;
     bool again;
 
-    assert_int_equal(way_look(ways, 7, 1, &step, BEGAN, &again), BEGAN);
-    way_reach(ways, 7, 2, &step, asked, false, BEGAN, now);
+    assert_int_equal(way_look(ways, 7, 1, place, BEGAN, &again), BEGAN);
+    way_reach(ways, 7, 2, place, asked, false, BEGAN, now);
     for (int i = 0; i < 4; i++) {
         now += A_MOMENT / 4;
-        assert_int_equal(way_look(ways, 7, 1, &step, now, &again), asked);
+        assert_int_equal(way_look(ways, 7, 1, place, now, &again), asked);
         assert_true(again);
-        way_reach(ways, 7, 2, &step, asked, true, now, now);
+        way_reach(ways, 7, 2, place, asked, true, now, now);
     }
     /* What is in it is asked for: it may have changed since the last time. */
     assert_int_equal(look(ways, 7, 2, now + 1), now);
-    assert_int_equal(way_look(ways, 7, 1, &other, now, &again), now);
+    assert_int_equal(way_look(ways, 7, 1, other, now, &again), now);
     assert_false(again);
     /* And so is the directory itself, a moment after it was. */
     now = BEGAN + A_MOMENT + WAY_MOMENT_NS;
-    assert_int_equal(way_look(ways, 7, 1, &step, now, &again), now);
+    assert_int_equal(way_look(ways, 7, 1, place, now, &again), now);
     assert_false(again);
 }
 
