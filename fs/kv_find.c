@@ -193,7 +193,7 @@ bool kv_is_whole(const struct consul_resource *resource)
 
 bool kv_try_finer(int err) { return err == -EFBIG || err == -EACCES; }
 
-/* op_is_known(), op_is_used() or op_is_at_hand() of "PREFIX?recurse". */
+/* op_is_known(), op_is_used(), op_is_at_hand()… of "PREFIX?recurse". */
 static bool tree_is(struct op *op, const char *prefix, size_t len, bool (*is)(struct op *op, const char *path))
 {
     char *url = kv_url_of(prefix, len, "?recurse");
@@ -201,6 +201,15 @@ static bool tree_is(struct op *op, const char *prefix, size_t len, bool (*is)(st
 
     free(url);
     return yes;
+}
+
+static bool names_are_watched(struct op *op, const char *path, size_t len)
+{
+    char *url = kv_url_of(path, len, "?keys&separator=%2F");
+    bool watched = url && op_is_watched(op, url);
+
+    free(url);
+    return watched;
 }
 
 static struct consul_kv_known known_of(struct op *op, const char *path, size_t len, size_t max)
@@ -214,13 +223,22 @@ static struct consul_kv_known known_of(struct op *op, const char *path, size_t l
     return known;
 }
 
+/* It changes too often to be watched as a whole; or what was asked for by the directory's name does, which is about it.
+ */
+static bool is_restless(struct op *op, const char *path, size_t at)
+{
+    return tree_is(op, path, at, op_is_demoted) || (at > 0 && tree_is(op, path, at - 1, op_is_demoted));
+}
+
 /*
  * How large a store is is not known before it was asked for, and the first look is at one name. So where nothing is
  * known, what begins with that name is asked for instead of all: one request brings the key, or all of a directory,
  * also where the whole would be too large. Who then looks at another name has all asked for.
  *
  * Below the root there is nothing to be gained, as all of a directory is asked for then; unless it is the one that was
- * asked for by its name, and too large.
+ * asked for by its name, and too large. In a directory that is too large, or changes too often to be watched, each name
+ * that is looked at is asked for and watched like that: its answer is not empty, and tells of the key and of what comes
+ * to be below it. Only where the names are watched for who lists them, these and the key are as good.
  */
 static bool is_asked_by_name(struct op *op, const char *path, size_t at, size_t end, size_t max)
 {
@@ -230,6 +248,8 @@ static bool is_asked_by_name(struct op *op, const char *path, size_t at, size_t 
         return false;
     if (tree_is(op, path, end, op_is_watched))
         return true;
+    if (is_restless(op, path, at) || known_of(op, path, at, max).too_large)
+        return !op->quiet && !names_are_watched(op, path, at) && !known_of(op, path, end, KV_SMALL).too_large;
     if (tree_is(op, path, at, op_is_known))
         return false;
     if (op->quiet)
@@ -244,7 +264,8 @@ static int read_step(struct op *op, const char *path, size_t at, size_t end, siz
 {
     if (is_asked_by_name(op, path, at, end, max))
         return read_tree_by(op, "?recurse", path, end, OP_UNLESS_DEMOTED, KV_SMALL, ret_snapshot);
-    if (!tree_is(op, path, at, op_is_used) && known_of(op, path, at, max).too_large)
+    if (!tree_is(op, path, at, op_is_watched) &&
+        (is_restless(op, path, at) || (!tree_is(op, path, at, op_is_used) && known_of(op, path, at, max).too_large)))
         return -EFBIG;
     return read_tree_by(op, "?recurse", path, at, OP_UNLESS_DEMOTED, max, ret_snapshot);
 }
@@ -418,13 +439,52 @@ static int find_by_itself(struct op *op, const char *key, const char *below, str
     return r == -ENOENT ? denied : r;
 }
 
+/* An answer that was too large, but is new enough, has shown that there are keys below the prefix. */
+static bool is_seen_below(struct op *op, const char *below, struct kv_place *ret_place)
+{
+    struct consul_kv_known known = known_of(op, below, strlen(below), KV_SMALL);
+
+    if (op->quiet || known.there_ns == 0 || known.there_ns < op->since_ns)
+        return false;
+    *ret_place = (struct kv_place){.is_dir = true, .seen_ns = known.seen_ns};
+    op->watched_all = false;
+    return true;
+}
+
+/*
+ * A directory is one as long as there is a key below it, and one that somebody reads is cheap to ask for, and watched:
+ * the names beside it make the server look through all that is below each of them, at each change there. -ENOENT: none
+ * is known. An operation asks for one, no more: it may have known many, and all of them may be gone.
+ */
+static int find_by_witness(struct op *op, const char *below, struct kv_place *ret_place)
+{
+    struct consul_resource *witness = consul_kv_witness(op->fs->consul, op_datacenter(op), below);
+    struct consul_snapshot *snapshot;
+    int r = -ENOENT;
+
+    if (witness && (!op->asked_witness || consul_resource_is_watched(witness) ||
+                    consul_resource_is_newer(witness, op->since_ns))) {
+        op_rest_on_nothing(op);
+        r = op_read_resource(op, witness, &snapshot);
+        op->asked_witness |= r == -EINPROGRESS;
+        if (r == 0 && snapshot->kv.n > 0 && (op->watched_all || !op->quiet)) {
+            *ret_place = (struct kv_place){.is_dir = true, .seen_ns = snapshot->seen_ns};
+        } else if (r == 0 || kv_try_finer(r) || r == -EAGAIN) {
+            op_rest_on_nothing(op);
+            r = -ENOENT;
+        }
+    }
+    consul_resource_unref(witness);
+    return r;
+}
+
 /* No prefix above is small and quiet enough: names first, then the value. */
 static int find_uncovered(struct op *op, const char *prefix, const char *key, bool is_value, struct kv_place *ret_place)
 {
     bool is_plain = kv_is_plain(key, strlen(key)), names_watched;
     struct consul_snapshot *names;
     char *below;
-    int r;
+    int r = 0;
 
     if (is_value && is_plain)
         return kv_find_key(op, key, ret_place);
@@ -436,6 +496,10 @@ static int find_uncovered(struct op *op, const char *prefix, const char *key, bo
         r = find_in_all(op, key, below, is_value, ret_place);
         goto out;
     }
+    if (is_seen_below(op, below, ret_place))
+        goto out;
+    if (!names_are_watched(op, prefix, strlen(prefix)) && (r = find_by_witness(op, below, ret_place)) != -ENOENT)
+        goto out;
     r = read_names_by(op, prefix, OP_UNLESS_DEMOTED, KV_SMALL, &names);
     if (kv_try_finer(r) || r == -ENOENT) {
         r = find_by_itself(op, key, below, ret_place);

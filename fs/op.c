@@ -560,6 +560,15 @@ bool op_is_known(struct op *op, const char *path)
     return known;
 }
 
+bool op_is_demoted(struct op *op, const char *path)
+{
+    struct consul_resource *resource = find_resource(op, path);
+    bool demoted = resource && consul_resource_is_demoted(resource);
+
+    consul_resource_unref(resource);
+    return demoted;
+}
+
 bool op_is_used(struct op *op, const char *path)
 {
     struct consul_resource *resource = find_resource(op, path);

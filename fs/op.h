@@ -68,8 +68,9 @@ struct op {
     unsigned trusted_s;   /* not 0: what was read so long ago by anybody is new enough */
     unsigned patience_ms; /* not 0: reading gives up (-ETIMEDOUT) after so long, and the operation goes on */
     bool gave_up;
-    bool stored_done; /* the node kind's store has succeeded */
-    bool looked;      /* at what is above, if no path led to it any more */
+    bool stored_done;   /* the node kind's store has succeeded */
+    bool looked;        /* at what is above, if no path led to it any more */
+    bool asked_witness; /* that a directory is there; see kv_find.c */
     /* A rename that does not fit a transaction: what has been asked for, what is moved and what it replaces. */
     unsigned rename_step;
     struct consul_kv_entry *moving, *replaced; /* counted */
@@ -130,8 +131,9 @@ int op_read(struct op *op, const char *path, enum consul_format format, unsigned
 int op_read_resource(struct op *op, struct consul_resource *resource, struct consul_snapshot **ret_snapshot);
 /* Whether op_read() of it would ask nobody, because a watch keeps it up to date. */
 bool op_is_watched(struct op *op, const char *path);
-/* Whether there is a snapshot of it; consul_resource_is_used(); consul_resource_is_at_hand(). */
+/* Whether there is a snapshot of it; consul_resource_is_demoted(), _is_used() and _is_at_hand(). */
 bool op_is_known(struct op *op, const char *path);
+bool op_is_demoted(struct op *op, const char *path);
 bool op_is_used(struct op *op, const char *path);
 bool op_is_at_hand(struct op *op, const char *path);
 /* See consul_resource_retire(). What the present run has read of it is to be forgotten before. */

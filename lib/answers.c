@@ -18,9 +18,9 @@
 /* An answer that exceeded its maximum is not tried again for so long; twice as long each time it is found so. */
 #define TOO_BIG_FIRST (1 * SECOND)
 #define TOO_BIG_LAST (64 * SECOND)
-/* Where there are parts to read, nobody waits for it to become small. */
-#define TOO_BIG_FIRST_IN_PARTS (64 * SECOND)
-#define TOO_BIG_LAST_IN_PARTS (4096 * SECOND)
+/* Where there are parts to read, nobody waits for it to become small, and to ask is dear. */
+#define TOO_BIG_FIRST_IN_PARTS (600 * SECOND)
+#define TOO_BIG_LAST_IN_PARTS (9600 * SECOND)
 /* What takes longer to decode than to hand over to another thread. */
 #define DECODE_APART ((size_t)128 * 1024)
 /* A watched answer of more than this is not fetched again at once: its prefix may change faster than it can be read. */
@@ -117,19 +117,6 @@ static void accept(struct consul_resource *resource, struct consul_snapshot *sna
     if (!stale)
         resource->fetched_ns = request->done_ns;
     resource->arrived_ns = resource->good_ns = request->done_ns;
-}
-
-/* cache.lock is held. */
-static void is_too_big(struct consul_resource *resource, uint64_t now)
-{
-    bool in_parts = resource->flags & CONSUL_IN_PARTS;
-    uint64_t first = in_parts ? TOO_BIG_FIRST_IN_PARTS : TOO_BIG_FIRST;
-    uint64_t last = in_parts ? TOO_BIG_LAST_IN_PARTS : TOO_BIG_LAST;
-    uint64_t pause = resource->too_big_pause_ns * 2;
-
-    pause = pause < first ? first : pause > last ? last : pause;
-    resource->too_big_pause_ns = pause;
-    resource->too_big_until_ns = now + pause;
 }
 
 /* ---- whether the agent is there ---------------------------------------------------------------------------------- */
@@ -255,13 +242,18 @@ struct received {
     int err;
     struct consul_snapshot *snapshot; /* counted; with err 0 */
     size_t news;
+    char *common; /* of an answer that was too large, what its keys begin with; or NULL */
 };
 
 static void decode_received(struct work *work)
 {
     struct received *received = (struct received *)work;
+    const struct http_request *request = received->request;
+    const struct consul_resource *resource = request->arg;
 
-    received->err = decode_answer(received->request->arg, received->request, &received->snapshot, &received->news);
+    received->err = decode_answer(request->arg, request, &received->snapshot, &received->news);
+    if (request->net == CONSUL_NET_TOO_BIG && resource->format == CONSUL_KV && request->answer.len > 0)
+        received->common = kv_text_common(request->answer.data, request->answer.len);
 }
 
 static void decoded(struct work *work, bool ran)
@@ -281,6 +273,7 @@ static void decoded(struct work *work, bool ran)
         received->err = -ECANCELED;
     }
     received->take(received);
+    free(received->common);
     free(received);
 }
 
@@ -299,7 +292,26 @@ static void receive(struct http_request *request, void (*take)(struct received *
     } else {
         decode_received(&here.work);
         take(&here);
+        free(here.common);
     }
+}
+
+/* cache.lock is held. */
+static void is_too_big(struct consul_resource *resource, struct received *received)
+{
+    bool in_parts = resource->flags & CONSUL_IN_PARTS;
+    uint64_t first = in_parts ? TOO_BIG_FIRST_IN_PARTS : TOO_BIG_FIRST;
+    uint64_t last = in_parts ? TOO_BIG_LAST_IN_PARTS : TOO_BIG_LAST;
+    uint64_t pause = resource->too_big_pause_ns * 2;
+
+    pause = pause < first ? first : pause > last ? last : pause;
+    resource->too_big_pause_ns = pause;
+    resource->too_big_ns = received->request->done_ns;
+    resource->too_big_seen_ns = realtime_ns();
+    resource->too_big_until_ns = resource->too_big_ns + pause;
+    free(resource->too_big_in);
+    resource->too_big_in = received->common;
+    received->common = NULL;
 }
 
 /* ---- GETs -------------------------------------------------------------------------------------------------------- */
@@ -344,7 +356,7 @@ static void take_got(struct received *received)
         resource->error = err;
         resource->error_ns = request->done_ns;
         if (request->net == CONSUL_NET_TOO_BIG)
-            is_too_big(resource, request->done_ns);
+            is_too_big(resource, received);
         if (resource->state == WATCH_BROKEN) { /* the attempt to reconnect failed too */
             resource->refetch_ns =
                 consul_now_ns() + consul_index_failed(&resource->index, false, 0, (uint32_t)rand()) * MS;
@@ -433,7 +445,7 @@ static void take_watched(struct received *received)
             resource->error = err;
             resource->error_ns = request->done_ns;
             if (request->net == CONSUL_NET_TOO_BIG)
-                is_too_big(resource, request->done_ns);
+                is_too_big(resource, received);
         } else {
             watch_broke(resource, request);
         }

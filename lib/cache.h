@@ -47,6 +47,8 @@ int cache_look_up(struct cache *cache, struct consul_resource *resource, const c
 
 /* See consul_kv_known(). */
 struct consul_kv_known cache_kv_known(struct cache *cache, const char *datacenter, const char *prefix, size_t max);
+/* See consul_kv_witness(). */
+struct consul_resource *cache_kv_witness(struct cache *cache, const char *datacenter, const char *prefix);
 
 /* See consul_catch_up(). */
 int cache_catch_up(struct cache *cache, const char *datacenter, void (*done)(void *arg), void *arg);

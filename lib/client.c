@@ -318,6 +318,11 @@ struct consul_kv_known consul_kv_known(struct consul *client, const char *datace
     return cache_kv_known(client->cache, datacenter ? datacenter : client->datacenter, prefix, max);
 }
 
+struct consul_resource *consul_kv_witness(struct consul *client, const char *datacenter, const char *prefix)
+{
+    return cache_kv_witness(client->cache, datacenter ? datacenter : client->datacenter, prefix);
+}
+
 void consul_drop_caches(struct consul *client) { cache_drop(client->cache); }
 
 void consul_set_kv_limits(struct consul *client, size_t max_value, size_t max_txn_ops)

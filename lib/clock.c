@@ -74,7 +74,11 @@ static void sweep(struct cache *cache, uint64_t now, struct consul_resource **en
             r->refs++;
             ended[(*n)++] = r;
         }
-        if (r->refs == 0 && r->state == WATCH_NONE && !r->get && !r->first && r->used_ns + IDLE_UNREFERENCED < now) {
+        if (r->refs > 0 || r->state != WATCH_NONE || r->get || r->first || now <= r->used_ns + IDLE_UNREFERENCED)
+            continue;
+        if (now < r->too_big_until_ns) { /* to find that out was dear */
+            set_snapshot(r, NULL);
+        } else {
             table_remove(cache, r);
             resource_free(r);
         }

@@ -376,12 +376,21 @@ const char *consul_resource_kv_datacenter(const struct consul_resource *resource
 
 /*
  * What resources that show all or some of them tell of the keys that begin with `prefix`, in the datacenter (NULL: the
- * configured one): whether any is used, and whether these alone are known to exceed `max` bytes of an answer.
+ * configured one): whether any is used, and whether these alone are known to exceed `max` bytes of an answer; when
+ * (consul_now_ns(), and CLOCK_REALTIME) the newest of the answers came that were too large and had nothing but such
+ * keys, as far as they were read. 0: there was none.
  */
 struct consul_kv_known {
     bool any, too_large;
+    uint64_t there_ns, seen_ns;
 };
 struct consul_kv_known consul_kv_known(struct consul *client, const char *datacenter, const char *prefix, size_t max);
+/*
+ * A resource that shows nothing but keys that begin with `prefix`, and showed some when it was last asked: the reader's
+ * cheapest proof that there are any. One that is watched, if there is one, else that with the shortest answer; counted,
+ * or NULL.
+ */
+struct consul_resource *consul_kv_witness(struct consul *client, const char *datacenter, const char *prefix);
 
 /*
  * Whether another prefix shows all that this one does and is the one to go by: it is watched; or it is known, and this

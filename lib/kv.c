@@ -478,6 +478,36 @@ int kv_list_part(const struct consul_kv_list *list, const char *prefix, struct c
     return 0;
 }
 
+/* `"Key":` with its quotes bare cannot stand inside a JSON string. */
+char *kv_text_common(const char *text, size_t len)
+{
+    static const char name[] = "\"Key\":";
+    const char *end = text + len;
+    char *common = NULL;
+
+    while ((text = memmem(text, (size_t)(end - text), name, sizeof(name) - 1))) {
+        json_t *key;
+        size_t same = 0;
+
+        text += sizeof(name) - 1;
+        key = json_loadb(text, (size_t)(end - text), JSON_DECODE_ANY | JSON_DISABLE_EOF_CHECK | JSON_ALLOW_NUL, NULL);
+        if (!common && json_is_string(key))
+            common = strdup(json_string_value(key));
+        while (common && json_is_string(key) && common[same] && common[same] == json_string_value(key)[same])
+            same++;
+        if (common && json_is_string(key))
+            common[same] = '\0';
+        json_decref(key);
+        if (!common || !*common)
+            break;
+    }
+    if (common && !*common) {
+        free(common);
+        common = NULL;
+    }
+    return common;
+}
+
 /* ---- transactions ---------------------------------------------------------------------------------------------- */
 
 /* Decodes one UTF-8 sequence. Returns its length, or 0 where there is none. RFC 3629: no surrogates, no overlongs. */

@@ -23,6 +23,11 @@ int kv_list_patch(const struct consul_kv_list *list, const char *key, struct con
                   struct consul_kv_list *ret_list);
 /* A copy of what begins with `prefix`. */
 int kv_list_part(const struct consul_kv_list *list, const char *prefix, struct consul_kv_list *ret_list);
+/*
+ * What all keys begin with in the first part of such an answer, which may end anywhere; the caller's. NULL: that is
+ * nothing, there is none that is whole, or no memory.
+ */
+char *kv_text_common(const char *text, size_t len);
 /* Roughly how many bytes of the answer that is `list` tell what changed after `before`, which was at `index`. */
 size_t kv_list_news(const struct consul_kv_list *before, uint64_t index, const struct consul_kv_list *list);
 bool kv_list_same(const struct consul_kv_list *a, const struct consul_kv_list *b);

@@ -96,6 +96,7 @@ void resource_free(struct consul_resource *resource)
     free(resource->path);
     free(resource->datacenter);
     free(resource->prefix);
+    free(resource->too_big_in);
     free(resource);
 }
 
@@ -283,13 +284,45 @@ struct consul_kv_known cache_kv_known(struct cache *cache, const char *datacente
 
     pthread_mutex_lock(&cache->lock);
     for (const struct consul_resource *r = cache->all; r; r = r->next) {
-        if (!resource_is_kv_of(r, datacenter) || strncmp(r->prefix, prefix, len) != 0)
+        if (!resource_is_kv_of(r, datacenter))
             continue;
-        known.any |= is_used(r);
-        known.too_large |= r->format == CONSUL_KV && r->recursive && now < r->too_big_until_ns && r->max >= max;
+        if (strncmp(r->prefix, prefix, len) == 0)
+            known.any |= is_used(r);
+        if (now < r->too_big_until_ns && strncmp(r->too_big_in ? r->too_big_in : r->prefix, prefix, len) == 0) {
+            known.too_large |= r->format == CONSUL_KV && r->recursive && r->max >= max;
+            if (r->too_big_in && r->too_big_ns > known.there_ns) { /* else no key of it was seen */
+                known.there_ns = r->too_big_ns;
+                known.seen_ns = r->too_big_seen_ns;
+            }
+        }
     }
     pthread_mutex_unlock(&cache->lock);
     return known;
+}
+
+/* cache.lock is held; both have a snapshot. */
+static bool is_better_witness(const struct consul_resource *resource, const struct consul_resource *than)
+{
+    bool watched = resource->state == WATCH_LIVE;
+
+    return watched == (than->state == WATCH_LIVE) ? resource->snapshot->len < than->snapshot->len : watched;
+}
+
+struct consul_resource *cache_kv_witness(struct cache *cache, const char *datacenter, const char *prefix)
+{
+    struct consul_resource *best = NULL;
+    size_t len = strlen(prefix);
+
+    pthread_mutex_lock(&cache->lock);
+    for (struct consul_resource *r = cache->all; r; r = r->next) {
+        if (r->format == CONSUL_KV && r->snapshot && r->snapshot->kv.n > 0 && resource_is_kv_of(r, datacenter) &&
+            strncmp(r->prefix, prefix, len) == 0 && (!best || is_better_witness(r, best)))
+            best = r;
+    }
+    if (best)
+        best->refs++;
+    pthread_mutex_unlock(&cache->lock);
+    return best;
 }
 
 void **consul_resource_user(struct consul_resource *resource) { return &resource->user; }

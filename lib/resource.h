@@ -61,6 +61,8 @@ struct consul_resource {
     int error;
     uint64_t error_ns;
     uint64_t too_big_until_ns, too_big_pause_ns;
+    uint64_t too_big_ns, too_big_seen_ns; /* the answer that was came then; the same as CLOCK_REALTIME */
+    char *too_big_in;                     /* what all of its keys began with, as far as it came; NULL: not known */
     struct http_request *get, *watch;
     uint64_t get_since_ns, watch_since_ns; /* when these were submitted: they show at least what was true then */
     bool get_again;

@@ -76,8 +76,8 @@ def test_in_a_large_store_what_is_read_is_watched(mount, agent, proxy):
     assert watched(mnt) == {"prefixes": 1} and stats(mnt)["prefixes.too_large"] == 0
     with proxy.record() as seen:
         assert len((mnt / "kv/other/3").read_bytes()) == 100
-    assert len(seen.not_blocking) == 3, "all, which is too large; the names in kv/; and all of other/"
-    assert watched(mnt) == {"names": 1, "prefixes": 2}
+    assert len(seen.not_blocking) == 2, "all, which is too large; and all of other/"
+    assert watched(mnt) == {"prefixes": 2}
     assert stats(mnt)["prefixes.too_large"] == 1
     with proxy.record() as seen:
         for name in ("small", "other"):
@@ -159,16 +159,39 @@ def test_what_is_not_watched_is_never_old(mount, agent):
 
 
 def test_hot_keys_of_a_large_directory(mount, agent, proxy):
+    """Each is watched with what begins with it. That there is one shows that the directory is there, too."""
     fill(agent, "large", 2 * SMALL)
     mnt = mount(proxy)
+    requests = []
     for n in "123":
-        (mnt / "kv/large" / n).read_bytes()
-    assert watched(mnt) == {"names": 2, "prefixes": 1, "keys": 2}, "the names in kv/ and large/; the first look's"
+        with proxy.record() as seen:
+            (mnt / "kv/large" / n).read_bytes()
+        requests.append(len(seen.not_blocking))
+    assert requests == [2, 1, 1], "what begins with large is too large, which is not asked twice"
+    assert watched(mnt) == {"prefixes": 3}
     agent.kv_set("large/2", b"new")
     wait_equal((mnt / "kv/large/2").read_bytes, b"new")
     with proxy.record() as seen:
         assert (mnt / "kv/large/2").read_bytes() == b"new"
+        assert len((mnt / "kv/large/3").read_bytes()) == SMALL // 5
     assert seen.not_blocking == []
+
+
+def test_a_large_directory_goes_with_its_last_key(mount, agent, proxy):
+    """Also where nothing is watched but a key in it."""
+    fill(agent, "large", 2 * SMALL)
+    mnt = mount(proxy)
+    (mnt / "kv/large/2").read_bytes()
+    with opened(mnt / "kv/large", os.O_RDONLY | os.O_DIRECTORY):
+        (mnt / "kv/large/3").read_bytes()
+        agent.client.kv.delete("large/3")
+        wait_equal(lambda: os.path.exists(mnt / "kv/large/3"), False)
+        assert (mnt / "kv/large").is_dir()
+        assert len((mnt / "kv/large/2").read_bytes()) == SMALL // 5
+        agent.client.kv.delete("large/", recurse=True)
+        wait_equal(lambda: os.path.exists(mnt / "kv/large"), False)
+        agent.kv_set("large", b"a file")
+        wait_equal(lambda: (mnt / "kv/large").is_file(), True)
 
 
 def test_a_store_that_grows_too_large(mount, agent):
@@ -183,7 +206,7 @@ def test_a_store_that_grows_too_large(mount, agent):
 
     def watched_again():
         assert len((mnt / "kv/small/3").read_bytes()) == 100
-        return watched(mnt) == {"names": 1, "prefixes": 1}
+        return watched(mnt) == {"prefixes": 1}
 
     wait_until(watched_again, "the kernel has forgotten it, and what is read is watched in parts")
     agent.kv_set("small/3", b"new")
@@ -221,7 +244,8 @@ def test_one_hot_prefix_beside_a_quiet_one(mount, agent, proxy):
             rewrite()
     assert stats(mnt)["http.bytes_received"] - before < 3 * value * (done - start)
     assert not seen.matching(path="/v1/kv/quiet/*"), "what is quiet costs nothing"
-    assert not [request for request in seen if "recurse" in request.query]
+    hot = {request.path for request in seen if request.path.startswith("/v1/kv/hot")}
+    assert hot == {f"/v1/kv/hot/{n}" for n in range(10)}, "each by itself"
     # Whoever lists it sees it as it is.
     agent.kv_set("hot/new", b"1")
     assert "new" in os.listdir(mnt / "kv/hot")
@@ -298,18 +322,21 @@ def test_the_value_of_a_directory_in_a_large_store_is_listed(mount, agent):
     wait_equal(lambda: sorted(os.listdir(mnt / "kv/d")), ["0", "1"])
 
 
-@pytest.mark.parametrize("first", [False, True])
-def test_a_key_of_a_large_store_becomes_a_directory(mount, agent, first):
-    """The key itself does not change: that there are others below it is told by the names, or by what the first look
-    asked for."""
-    fill(agent, "large", 2 * SMALL)
+@pytest.mark.parametrize("look", ["first", "second", "listed"])
+def test_a_key_of_a_large_store_becomes_a_directory(mount, agent, look):
+    """The key itself does not change: that there are others below it is told by what begins with it, or by the
+    names, where these are watched for who listed them."""
+    fill(agent, "large", 9 * SMALL, 25)
     agent.kv_set("d/key", b"value")
     agent.kv_set("key", b"value")
     mnt = mount(agent)
-    if not first:
+    if look == "second":
         (mnt / "kv/d/key").read_bytes()
+    if look == "listed":
+        os.listdir(mnt / "kv")
     assert (mnt / "kv/key").read_bytes() == b"value"
-    wait_until(lambda: watched(mnt).get("prefixes" if first else "keys") == 1, "its value is watched")
+    wanted = {"first": {"prefixes": 1}, "second": {"prefixes": 2}, "listed": {"names": 1, "keys": 1}}[look]
+    wait_equal(lambda: watched(mnt), wanted)
     agent.kv_set("key/below", b"other")
     wait_until(lambda: (mnt / "kv/key").is_dir(), "it is a directory")
     assert sorted(os.listdir(mnt / "kv/key")) == ["%value", "below"]
@@ -317,29 +344,32 @@ def test_a_key_of_a_large_store_becomes_a_directory(mount, agent, first):
     wait_until(lambda: (mnt / "kv/key").is_file(), "it is a file")
 
 
-def test_a_key_of_a_directory_of_many_names(mount, agent, proxy):
-    """Its names are too many to be read for one of them."""
+@pytest.mark.parametrize("name", ["key", "0"])
+def test_a_key_of_a_directory_of_many_names(mount, agent, proxy, name):
+    """These are too many to be read for one of them; and what begins with "0" is too large, too."""
     names = [f"{n:05}" + "n" * 245 for n in range(SMALL // 250)]
-    agent.kv_set_all(f"d/{name}" for name in names)
-    agent.kv_set("d/key", b"value")
+    agent.kv_set_all(f"d/{other}" for other in names)
+    agent.kv_set(f"d/{name}", b"value")
     agent.kv_set("d/both", b"value")
     agent.kv_set("d/both/below", b"value")
     mnt = mount(proxy)
+    key = mnt / "kv/d" / name
     assert (mnt / "kv/d/both").is_dir(), "though it is a key, too"
-    assert (mnt / "kv/d/key").read_bytes() == b"value"
+    assert key.read_bytes() == b"value"
     assert fails_with(errno.ENOENT, os.stat, mnt / "kv/d/none")
-    wait_until(lambda: watched(mnt).get("keys") == 1, "its value is watched")
+    by_itself = name == "0"
+    wait_until(lambda: watched(mnt).get("keys", 0) == by_itself, "its value is watched")
     with proxy.record() as seen:
         for _ in range(20):
-            assert (mnt / "kv/d/key").read_bytes() == b"value"
-    assert len(seen.not_blocking) <= 3, "it is asked for what is below it once a second"
-    agent.kv_set("d/key", b"new")
-    wait_equal((mnt / "kv/d/key").read_bytes, b"new")
-    agent.kv_set("d/key/below", b"other")
-    wait_until(lambda: (mnt / "kv/d/key").is_dir(), "it is a directory")
-    assert sorted(os.listdir(mnt / "kv/d/key")) == ["%value", "below"]
-    agent.client.kv.delete("d/key/below")
-    wait_until(lambda: (mnt / "kv/d/key").is_file(), "it is a file")
+            assert key.read_bytes() == b"value"
+    assert len(seen.not_blocking) <= (3 if by_itself else 0), "it is asked for what is below it once a second"
+    agent.kv_set(f"d/{name}", b"new")
+    wait_equal(key.read_bytes, b"new")
+    agent.kv_set(f"d/{name}/below", b"other")
+    wait_until(key.is_dir, "it is a directory")
+    assert sorted(os.listdir(key)) == ["%value", "below"]
+    agent.client.kv.delete(f"d/{name}/below")
+    wait_until(key.is_file, "it is a file")
     assert len(os.listdir(mnt / "kv/d")) == len(names) + 2
 
 

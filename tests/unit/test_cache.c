@@ -1797,13 +1797,104 @@ static void test_too_big_in_parts(void **state)
     resource = get(f, "/v1/x", CONSUL_TEXT, CONSUL_IN_PARTS);
     assert_int_equal(read_error(f, resource), -EFBIG);
     assert_int_equal(stats_of(f).too_large, 1);
-    pass(f, 60 * SECOND);
+    pass(f, 595 * SECOND);
     assert_int_equal(read_error(f, resource), -EFBIG);
     server_expect(&f->server, "/v1/x", 1, 0);
     pass(f, 10 * SECOND);
     assert_int_equal(stats_of(f).too_large, 0);
     assert_int_equal(read_error(f, resource), -EFBIG);
     server_expect(&f->server, "/v1/x", 2, 0);
+}
+
+static void wait_for_no_resources(struct fixture *f)
+{
+    for (struct timespec until = patience(), now = {0}; stats_of(f).resources > 0 && now.tv_sec < until.tv_sec;
+         clock_gettime(CLOCK_REALTIME, &now))
+        sched_yield();
+    assert_int_equal(stats_of(f).resources, 0);
+}
+
+#define TOO_MUCH 40000
+
+static bool too_large(struct fixture *f, const char *prefix)
+{
+    return consul_kv_known(f->client, NULL, prefix, TOO_MUCH).too_large;
+}
+
+/* Of an answer that was too large is known what its keys begin with, as far as it came; also when nobody holds it. */
+static void test_too_big_is_known_by_its_keys(void **state)
+{
+    const uint64_t began = consul_now_ns();
+    struct fixture *f = *state;
+    struct consul_resource *resource;
+    struct consul_buf body;
+
+    consul_buf_init(&body, 100000);
+    for (int n = 0; n < 1000; n++) /* in more than one piece */
+        assert_int_equal(consul_buf_printf(&body, "%s{\"Key\":\"big/su%c/%d\",\"Value\":\"YWFhYWFhYWFhYWFhYWFh\"}",
+                                           n ? "," : "[", "bmn"[n % 3], n),
+                         0);
+    assert_int_equal(consul_buf_puts(&body, "]"), 0);
+    start_client(f, 8, 0);
+    server_set(&f->server, "/v1/kv/big?recurse", 200, 10, body.data);
+    consul_buf_free(&body);
+    assert_int_equal(
+        consul_resource_get(f->client, "/v1/kv/big?recurse", CONSUL_KV, CONSUL_IN_PARTS, TOO_MUCH, &resource), 0);
+    assert_int_equal(read_error(f, resource), -EFBIG);
+    consul_resource_unref(resource);
+    assert_true(too_large(f, "") && too_large(f, "big") && too_large(f, "big/") && too_large(f, "big/su"));
+    assert_false(too_large(f, "big/sub") || too_large(f, "bigger") || too_large(f, "c"));
+    assert_true(consul_kv_known(f->client, NULL, "big/", TOO_MUCH).there_ns >= began);
+    assert_int_equal(consul_kv_known(f->client, NULL, "big/sub", TOO_MUCH).there_ns, 0);
+    assert_false(consul_kv_known(f->client, NULL, "big", TOO_MUCH + 1).too_large);
+    assert_false(consul_kv_known(f->client, NULL, "big", TOO_MUCH).any);
+    pass(f, 300 * SECOND);
+    assert_true(too_large(f, "big/"));
+    pass(f, 400 * SECOND);
+    assert_false(too_large(f, "big/"));
+    wait_for_no_resources(f);
+}
+
+static void expect_witness(struct fixture *f, const char *prefix, struct consul_resource *expected)
+{
+    struct consul_resource *witness = consul_kv_witness(f->client, NULL, prefix);
+
+    assert_ptr_equal(witness, expected);
+    consul_resource_unref(witness);
+}
+
+#define W "{\"Key\":\"d/w\",\"Value\":\"YWFhYWFhYWFhYWFhYWFhYWFhYQ==\"}"
+
+/* Of the keys below a prefix the one is asked for that costs nothing, or least. */
+static void test_witness(void **state)
+{
+    struct fixture *f = *state;
+    struct consul_resource *whole, *one, *none, *watched;
+
+    start_client(f, 1, 0);
+    server_set(&f->server, "/v1/kv/d/w?recurse", 200, 10, "[" W "]");
+    server_set(&f->server, "/v1/kv/d/?recurse", 200, 10, "[{\"Key\":\"d/a\"}," W "]");
+    server_set(&f->server, "/v1/kv/d/a", 200, 10, "[{\"Key\":\"d/a\"}]");
+    server_set(&f->server, "/v1/kv/d/none?recurse", 404, 10, "");
+    expect_witness(f, "d/", NULL);
+    none = get(f, "/v1/kv/d/none?recurse", CONSUL_KV, CONSUL_BLOCKS);
+    (void)freshness_of(f, none);
+    expect_witness(f, "d/", NULL);
+    watched = get(f, "/v1/kv/d/w?recurse", CONSUL_KV, CONSUL_BLOCKS);
+    assert_int_equal(freshness_of(f, watched), CONSUL_WATCHED);
+    whole = get(f, "/v1/kv/d/?recurse", CONSUL_KV, CONSUL_BLOCKS);
+    (void)freshness_of(f, whole);
+    one = get(f, "/v1/kv/d/a", CONSUL_KV, CONSUL_BLOCKS);
+    (void)freshness_of(f, one);
+    expect_witness(f, "d/", watched);
+    expect_witness(f, "d/a", one);
+    expect_witness(f, "d/a/", NULL);
+    expect_witness(f, "", watched);
+    consul_drop_caches(f->client);
+    expect_witness(f, "d/", NULL);
+    (void)freshness_of(f, one);
+    (void)freshness_of(f, whole);
+    expect_witness(f, "d/", one);
 }
 
 /* ---- watches are few ----------------------------------------------------------------------------------------------
@@ -1859,10 +1950,7 @@ static void test_what_is_idle_goes(void **state)
     server_wait_gone(&f->server, "/v1/x");
     assert_int_equal(stats_of(f).idle_ended, 1);
     pass(f, 6 * SECOND);
-    for (struct timespec until = patience(), now = {0}; stats_of(f).resources > 0 && now.tv_sec < until.tv_sec;
-         clock_gettime(CLOCK_REALTIME, &now))
-        sched_yield();
-    assert_int_equal(stats_of(f).resources, 0);
+    wait_for_no_resources(f);
     assert_int_equal(stats_of(f).snapshot_bytes, 0);
     resource = get(f, "/v1/x", CONSUL_JSON, 0);
     assert_null(consul_resource_peek(resource, &watched));
@@ -2055,6 +2143,8 @@ int main(void)
         CASE(test_stop_while_a_large_answer_is_decoded),
         CASE(test_dropping_forgets_a_demotion),
         CASE(test_too_big_in_parts),
+        CASE(test_too_big_is_known_by_its_keys),
+        CASE(test_witness),
         CASE(test_watches_are_limited),
         CASE(test_what_is_idle_goes),
         CASE(test_drop_caches),

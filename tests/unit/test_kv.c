@@ -738,6 +738,37 @@ static void test_txn_refused(void **state)
     assert_null(body);
 }
 
+/* An answer that was cut off: what its keys begin with, as far as they can be read. */
+static void test_common(void **state)
+{
+    static const struct {
+        const char *text, *common;
+    } cases[] = {
+        {"", NULL},
+        {"[", NULL},
+        {"[{\"Key\":\"a/b", NULL},
+        {"[{\"Key\":\"a/b\"", "a/b"},
+        {"[{\"Key\": \"a/b\", \"Value\": \"YQ==\"}, {\"Key\": \"a/", "a/b"},
+        {"[{\"Key\":\"a/b\"},{\"Key\":\"a/bc\"},{\"Key\":\"a/d\"},{\"Key\":\"\\u0", "a/"},
+        {"[{\"Key\":\"a\"},{\"Key\":\"b\"},{\"Key\":\"b\"}]", NULL},
+        {"[{\"Key\":\"a\\\"Key\\\":\\\"b\"},{\"Key\":\"a\\\"Key\\\":c\"}", "a\"Key\":"},
+        {"[{\"Key\":\"\\u00e4/\\u00e4\"},{\"Key\":\"\u00e4/b\"}", "\u00e4/"},
+        {"[{\"Key\":\"a\\u0000b\"},{\"Key\":\"a\\u0000b\"}", "a"},
+        {"[{\"Key\":7},{\"Key\":\"a\"}", NULL},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        char *common = kv_text_common(cases[i].text, strlen(cases[i].text));
+
+        if (cases[i].common)
+            assert_string_equal(common, cases[i].common);
+        else
+            assert_null(common);
+        free(common);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -756,6 +787,7 @@ int main(void)
         cmocka_unit_test(test_same),
         cmocka_unit_test(test_lookup),
         cmocka_unit_test(test_patch),
+        cmocka_unit_test(test_common),
         cmocka_unit_test(test_keys),
         cmocka_unit_test(test_txn_text),
         cmocka_unit_test(test_txn_escaping),
