@@ -312,6 +312,7 @@ static void is_too_big(struct consul_resource *resource, struct received *receiv
     free(resource->too_big_in);
     resource->too_big_in = received->common;
     received->common = NULL;
+    too_big_add(resource->cache, resource);
 }
 
 /* ---- GETs -------------------------------------------------------------------------------------------------------- */

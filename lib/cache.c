@@ -365,6 +365,7 @@ void cache_free(struct cache *cache)
     worker_free(cache->worker);
     filtered_clear(&cache->filtered_paths);
     abandoned_clear(&cache->abandoned);
+    kv_index_clear(&cache->kv);
     free(cache->buckets);
     pthread_mutex_destroy(&cache->lock);
     free(cache);

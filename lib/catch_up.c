@@ -12,11 +12,6 @@
 
 #define MS 1000000ull
 
-static bool is_watched(const struct consul_resource *resource, const char *datacenter)
-{
-    return resource->state != WATCH_NONE && resource_is_kv_of(resource, datacenter);
-}
-
 /*
  * What shows the key itself will be at this index as soon as its blocking query answers, which it does for the change
  * that had the index; what shows other keys has to be asked.
@@ -26,8 +21,8 @@ void cache_kv_catch_up(struct cache *cache, const char *datacenter, const char *
     uint64_t now = consul_now_ns();
 
     pthread_mutex_lock(&cache->lock);
-    for (struct consul_resource *r = cache->all; r; r = r->next) {
-        if (!is_watched(r, datacenter))
+    for (struct consul_resource *r = cache->watched; r; r = r->next_watched) {
+        if (!resource_is_kv_of(r, datacenter))
             continue;
         if (!resource_covers(r, datacenter, key)) {
             resource_expire(r, now, false);
@@ -72,8 +67,8 @@ int cache_catch_up(struct cache *cache, const char *datacenter, void (*done)(voi
     size_t n = 0;
 
     pthread_mutex_lock(&cache->lock);
-    for (const struct consul_resource *r = cache->all; r; r = r->next)
-        n += is_watched(r, datacenter);
+    for (const struct consul_resource *r = cache->watched; r; r = r->next_watched)
+        n += resource_is_kv_of(r, datacenter);
     all = n > 0 && !cache->closing ? calloc(1, sizeof(*all) + n * sizeof(*all->each)) : NULL;
     if (!all) {
         pthread_mutex_unlock(&cache->lock);
@@ -83,10 +78,10 @@ int cache_catch_up(struct cache *cache, const char *datacenter, void (*done)(voi
     all->arg = arg;
     atomic_init(&all->left, n + 1);
     n = 0;
-    for (struct consul_resource *r = cache->all; r; r = r->next) {
+    for (struct consul_resource *r = cache->watched; r; r = r->next_watched) {
         struct catching *each = &all->each[n];
 
-        if (!is_watched(r, datacenter))
+        if (!resource_is_kv_of(r, datacenter))
             continue;
         n++;
         r->not_before_ns = r->floor_ns = now;

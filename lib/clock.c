@@ -15,12 +15,14 @@
 /* cache.lock is held. Starts what is due; *ret_ended, counted, lost its watch. Returns when to look again. */
 static uint64_t run_timers(struct cache *cache, uint64_t now, struct consul_resource **ended, size_t max, size_t *ret_n)
 {
+    struct consul_resource *after;
     uint64_t next = 0;
     size_t n = 0;
 
-    for (struct consul_resource *r = cache->all; r; r = r->next) {
+    for (struct consul_resource *r = cache->watched; r; r = after) {
         uint64_t due = 0;
 
+        after = r->next_watched;
         if (r->refetch_ns && r->refetch_ns <= now) {
             r->refetch_ns = 0;
             if (r->watch_paused) {
@@ -103,7 +105,7 @@ static void break_all(struct cache *cache, uint64_t now, struct consul_resource 
 {
     struct consul_resource *r;
 
-    for (r = cache->all; r && *n < max; r = r->next) {
+    for (r = cache->watched; r && *n < max; r = r->next_watched) {
         if (r->state != WATCH_LIVE)
             continue;
         resource_abandon_query(r);

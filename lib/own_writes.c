@@ -125,7 +125,8 @@ int cache_look_up(struct cache *cache, struct consul_resource *resource, const c
     int r = -EAGAIN;
 
     pthread_mutex_lock(&cache->lock);
-    for (struct consul_resource *at = resource ? resource : cache->all; at && r < 0; at = resource ? NULL : at->next) {
+    for (struct consul_resource *at = resource ? resource : cache->watched; at && r < 0;
+         at = resource ? NULL : at->next_watched) {
         if (at->format != CONSUL_KV || !at->snapshot || !resource_covers(at, datacenter, key) ||
             (!resource && !shows_now(at)))
             continue;
@@ -213,14 +214,18 @@ void cache_apply_kv(struct cache *cache, const char *datacenter, const char *key
 
     pthread_mutex_lock(&cache->lock);
     note_write(cache, now);
-    for (struct consul_resource *r = cache->all; r; r = r->next) {
-        if (!resource_covers(r, datacenter, key))
-            continue;
-        if (r->format != CONSUL_KV) { /* a listing of names */
-            if (!entry || entry->create_index == entry->modify_index)
+    for (size_t len = 0; len <= strlen(key); len++) {
+        for (size_t i = kv_index_find(&cache->kv, key, len); kv_index_is(&cache->kv, i, key, len); i++) {
+            struct consul_resource *r = cache->kv.at[i];
+
+            if (!resource_covers(r, datacenter, key))
+                continue;
+            if (r->format != CONSUL_KV) { /* a listing of names */
+                if (!entry || entry->create_index == entry->modify_index)
+                    resource_expire(r, now, true);
+            } else if (apply_one(r, key, entry, removed_index, now) < 0) {
                 resource_expire(r, now, true);
-        } else if (apply_one(r, key, entry, removed_index, now) < 0) {
-            resource_expire(r, now, true);
+            }
         }
     }
     pthread_mutex_unlock(&cache->lock);

@@ -17,17 +17,38 @@ static bool is_part(const struct consul_resource *whole, const struct consul_res
            resource_covers(whole, part->datacenter, part->prefix) && strlen(part->prefix) > strlen(whole->prefix);
 }
 
+static size_t first_part(const struct consul_resource *whole)
+{
+    const struct kv_index *kv = &whole->cache->kv;
+
+    return whole->format == CONSUL_KV && whole->recursive ? kv_index_find(kv, whole->prefix, strlen(whole->prefix))
+                                                          : kv->n;
+}
+
+/* cache.lock is held. The next, from *i on, of which something is known; NULL: there is none. */
+static struct consul_resource *next_part(const struct consul_resource *whole, size_t *i)
+{
+    const struct kv_index *kv = &whole->cache->kv;
+
+    for (; *i < kv->n && kv_index_begins(kv, *i, whole->prefix, strlen(whole->prefix)); ++*i)
+        if (kv->at[*i]->snapshot && is_part(whole, kv->at[*i]))
+            return kv->at[(*i)++];
+    return NULL;
+}
+
 void parts_cover(const struct consul_resource *resource)
 {
-    for (struct consul_resource *r = resource->cache->all; r; r = r->next)
-        r->is_covered |= r->state != WATCH_NONE && is_part(resource, r);
+    for (struct consul_resource *r = resource->cache->watched; r; r = r->next_watched)
+        r->is_covered |= is_part(resource, r);
 }
 
 bool parts_knew_more(const struct consul_resource *resource, const struct http_request *request, uint64_t index)
 {
+    size_t i = first_part(resource);
+
     /* The index of what is not there is that of all keys. */
-    for (const struct consul_resource *r = resource->cache->all; r; r = r->next)
-        if (is_part(resource, r) && r->snapshot && r->snapshot->kv.n > 0 && resource_knew_more(r, request, index))
+    for (struct consul_resource *r; (r = next_part(resource, &i));)
+        if (r->snapshot->kv.n > 0 && resource_knew_more(r, request, index))
             return true;
     return false;
 }
@@ -39,13 +60,18 @@ enum consul_kv_cover consul_resource_kv_cover(struct consul_resource *resource)
     uint64_t now = consul_now_ns();
 
     pthread_mutex_lock(&cache->lock);
-    for (struct consul_resource *r = cache->all; r && cover != CONSUL_KV_COVERED_WATCHED; r = r->next) {
-        if (!is_part(r, resource) || !r->snapshot || watch_cost_is_demoted(&r->cost, now))
-            continue;
-        if (r->state == WATCH_LIVE)
-            cover = CONSUL_KV_COVERED_WATCHED;
-        else if (resource->state != WATCH_LIVE)
-            cover = CONSUL_KV_COVERED;
+    for (size_t len = 0; resource->prefix && resource->prefix[len]; len++) {
+        for (size_t i = kv_index_find(&cache->kv, resource->prefix, len);
+             kv_index_is(&cache->kv, i, resource->prefix, len); i++) {
+            const struct consul_resource *r = cache->kv.at[i];
+
+            if (!is_part(r, resource) || !r->snapshot || watch_cost_is_demoted(&r->cost, now))
+                continue;
+            if (r->state == WATCH_LIVE)
+                cover = CONSUL_KV_COVERED_WATCHED;
+            else if (resource->state != WATCH_LIVE && cover == CONSUL_KV_ALONE)
+                cover = CONSUL_KV_COVERED;
+        }
     }
     pthread_mutex_unlock(&cache->lock);
     return cover;
@@ -80,20 +106,20 @@ void parts_hand_over(struct consul_resource *resource, struct consul_snapshot *s
         struct consul_resource *part; /* counted, as are the snapshots */
         struct consul_snapshot *before, *after;
     } *handed = NULL;
-    size_t n = 0, parts = 0;
+    size_t n = 0, parts = 0, i;
 
     pthread_mutex_lock(&cache->lock);
     if (!resource->snapshot && resource->format == CONSUL_KV && resource->recursive && !cache->closing) {
         apply_pending(resource, snapshot, request->sent_ns, false);
-        for (struct consul_resource *r = cache->all; r; r = r->next)
-            parts += is_part(resource, r) && r->snapshot;
+        for (i = first_part(resource); next_part(resource, &i);)
+            parts++;
         handed = parts > 0 ? calloc(parts, sizeof(*handed)) : NULL;
     }
-    for (struct consul_resource *r = handed ? cache->all : NULL; r; r = r->next) {
+    i = first_part(resource);
+    for (struct consul_resource *r; handed && (r = next_part(resource, &i));) {
         struct consul_snapshot *part;
 
-        if (!is_part(resource, r) || !r->snapshot || request->sent_ns < r->arrived_ns ||
-            snapshot->index < r->snapshot->index || !(part = part_of(snapshot, r)))
+        if (request->sent_ns < r->arrived_ns || snapshot->index < r->snapshot->index || !(part = part_of(snapshot, r)))
             continue;
         if (resource_same_content(r, r->snapshot, part)) {
             consul_snapshot_unref(part);
@@ -106,7 +132,7 @@ void parts_hand_over(struct consul_resource *resource, struct consul_snapshot *s
         r->fetched_ns = r->arrived_ns = r->good_ns = request->done_ns;
     }
     pthread_mutex_unlock(&cache->lock);
-    for (size_t i = 0; i < n; i++) {
+    for (i = 0; i < n; i++) {
         cache_tell_changed(cache, handed[i].part, handed[i].before, handed[i].after);
         consul_resource_unref(handed[i].part);
     }

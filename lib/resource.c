@@ -12,10 +12,12 @@ static struct consul_resource **bucket_of(struct cache *cache, const char *path)
     return &cache->buckets[snapshot_hash(path, strlen(path)) % cache->bucket_n];
 }
 
-static void table_add(struct cache *cache, struct consul_resource *resource)
+static int table_add(struct cache *cache, struct consul_resource *resource)
 {
     struct consul_resource **bucket;
 
+    if (resource->prefix && kv_index_add(&cache->kv, resource) < 0)
+        return -ENOMEM;
     if (cache->n >= cache->bucket_n) {
         size_t bucket_n = cache->bucket_n * 2;
         struct consul_resource **buckets = calloc(bucket_n, sizeof(*buckets));
@@ -39,12 +41,37 @@ static void table_add(struct cache *cache, struct consul_resource *resource)
         cache->all->prev = resource;
     cache->all = resource;
     cache->n++;
+    return 0;
+}
+
+void too_big_add(struct cache *cache, struct consul_resource *resource)
+{
+    if (resource->is_too_big)
+        return;
+    resource->is_too_big = true;
+    resource->next_too_big = cache->too_big;
+    cache->too_big = resource;
+}
+
+static void too_big_remove(struct cache *cache, struct consul_resource *resource)
+{
+    struct consul_resource **at = &cache->too_big;
+
+    if (!resource->is_too_big)
+        return;
+    while (*at != resource)
+        at = &(*at)->next_too_big;
+    *at = resource->next_too_big;
+    resource->is_too_big = false;
 }
 
 void table_remove(struct cache *cache, struct consul_resource *resource)
 {
     struct consul_resource **at = bucket_of(cache, resource->path);
 
+    if (resource->prefix)
+        kv_index_remove(&cache->kv, resource);
+    too_big_remove(cache, resource);
     while (*at != resource)
         at = &(*at)->next_in_bucket;
     *at = resource->next_in_bucket;
@@ -209,10 +236,10 @@ int cache_get(struct cache *cache, const char *path, enum consul_format format, 
     r = resource->path ? 0 : -ENOMEM;
     if (r == 0)
         r = parse_kv_path(resource);
+    if (r == 0)
+        r = table_add(cache, resource);
     if (r < 0)
         resource_free(resource);
-    else
-        table_add(cache, resource);
 out:
     pthread_mutex_unlock(&cache->lock);
     if (r == 0)
@@ -283,40 +310,48 @@ struct consul_kv_known cache_kv_known(struct cache *cache, const char *datacente
     size_t len = strlen(prefix);
 
     pthread_mutex_lock(&cache->lock);
-    for (const struct consul_resource *r = cache->all; r; r = r->next) {
-        if (!resource_is_kv_of(r, datacenter))
+    for (size_t i = kv_index_find(&cache->kv, prefix, len); !known.any && kv_index_begins(&cache->kv, i, prefix, len);
+         i++)
+        known.any = resource_is_kv_of(cache->kv.at[i], datacenter) && is_used(cache->kv.at[i]);
+    for (const struct consul_resource *r = cache->too_big; r; r = r->next_too_big) {
+        if (now >= r->too_big_until_ns || !resource_is_kv_of(r, datacenter) ||
+            strncmp(r->too_big_in ? r->too_big_in : r->prefix, prefix, len) != 0)
             continue;
-        if (strncmp(r->prefix, prefix, len) == 0)
-            known.any |= is_used(r);
-        if (now < r->too_big_until_ns && strncmp(r->too_big_in ? r->too_big_in : r->prefix, prefix, len) == 0) {
-            known.too_large |= r->format == CONSUL_KV && r->recursive && r->max >= max;
-            if (r->too_big_in && r->too_big_ns > known.there_ns) { /* else no key of it was seen */
-                known.there_ns = r->too_big_ns;
-                known.seen_ns = r->too_big_seen_ns;
-            }
+        known.too_large |= r->format == CONSUL_KV && r->recursive && r->max >= max;
+        if (r->too_big_in && r->too_big_ns > known.there_ns) { /* else no key of it was seen */
+            known.there_ns = r->too_big_ns;
+            known.seen_ns = r->too_big_seen_ns;
         }
     }
     pthread_mutex_unlock(&cache->lock);
     return known;
 }
 
-/* cache.lock is held; both have a snapshot. */
-static bool is_better_witness(const struct consul_resource *resource, const struct consul_resource *than)
+/* cache.lock is held. */
+static bool is_witness(const struct consul_resource *resource, const char *datacenter, const char *prefix)
 {
-    bool watched = resource->state == WATCH_LIVE;
-
-    return watched == (than->state == WATCH_LIVE) ? resource->snapshot->len < than->snapshot->len : watched;
+    return resource->format == CONSUL_KV && resource->snapshot && resource->snapshot->kv.n > 0 &&
+           resource_is_kv_of(resource, datacenter) && strncmp(resource->prefix, prefix, strlen(prefix)) == 0;
 }
+
+/* What is not larger need not be compared with what else there is. */
+#define SHORT_ANSWER 4096
 
 struct consul_resource *cache_kv_witness(struct cache *cache, const char *datacenter, const char *prefix)
 {
     struct consul_resource *best = NULL;
-    size_t len = strlen(prefix);
+    size_t len = strlen(prefix), i;
 
     pthread_mutex_lock(&cache->lock);
-    for (struct consul_resource *r = cache->all; r; r = r->next) {
-        if (r->format == CONSUL_KV && r->snapshot && r->snapshot->kv.n > 0 && resource_is_kv_of(r, datacenter) &&
-            strncmp(r->prefix, prefix, len) == 0 && (!best || is_better_witness(r, best)))
+    for (struct consul_resource *r = cache->watched; r && !best; r = r->next_watched)
+        if (r->state == WATCH_LIVE && is_witness(r, datacenter, prefix))
+            best = r;
+    i = kv_index_find(&cache->kv, prefix, len);
+    while ((!best || (best->state == WATCH_NONE && best->snapshot->len > SHORT_ANSWER)) &&
+           kv_index_begins(&cache->kv, i, prefix, len)) {
+        struct consul_resource *r = cache->kv.at[i++];
+
+        if (is_witness(r, datacenter, prefix) && (!best || r->snapshot->len < best->snapshot->len))
             best = r;
     }
     if (best)

@@ -10,6 +10,7 @@
 #include "cache.h"
 #include "filtered.h"
 #include "index.h"
+#include "kv_index.h"
 #include "trim.h"
 #include "watch_cost.h"
 #include "worker.h"
@@ -78,7 +79,10 @@ struct consul_resource {
     struct consul_waiter *first, *last;
     struct pending *pending;
     struct consul_resource *next_in_bucket;
-    struct consul_resource *prev, *next; /* all resources */
+    struct consul_resource *prev, *next;                 /* all resources */
+    struct consul_resource *prev_watched, *next_watched; /* those that are counted in cache.watches */
+    struct consul_resource *next_too_big;                /* those with too_big_until_ns, for a while longer */
+    bool is_too_big;                                     /* it is one of these */
 };
 
 struct cache {
@@ -92,7 +96,8 @@ struct cache {
     /* guarded by lock */
     struct consul_resource **buckets;
     size_t bucket_n, n;
-    struct consul_resource *all;
+    struct consul_resource *all, *watched, *too_big;
+    struct kv_index kv;
     unsigned watches;
     struct abandoned abandoned;             /* the queries of watches that were ended */
     struct consul_waiter *soonest, *latest; /* by deadline */
@@ -115,6 +120,8 @@ void table_remove(struct cache *cache, struct consul_resource *resource);
 void resource_free(struct consul_resource *resource);
 /* Takes the reference to snapshot, which may be NULL. */
 void set_snapshot(struct consul_resource *resource, struct consul_snapshot *snapshot);
+
+void too_big_add(struct cache *cache, struct consul_resource *resource);
 
 /* The decoded value of a path's query parameter, the caller's; NULL: none, or no memory. */
 char *url_parameter(const char *path, const char *name);

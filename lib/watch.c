@@ -140,6 +140,27 @@ void resource_abandon_query(struct consul_resource *resource)
                   consul_now_ns());
 }
 
+static void watched_add(struct cache *cache, struct consul_resource *resource)
+{
+    resource->prev_watched = NULL;
+    resource->next_watched = cache->watched;
+    if (cache->watched)
+        cache->watched->prev_watched = resource;
+    cache->watched = resource;
+    cache->watches++;
+}
+
+static void watched_remove(struct cache *cache, struct consul_resource *resource)
+{
+    if (resource->prev_watched)
+        resource->prev_watched->next_watched = resource->next_watched;
+    else
+        cache->watched = resource->next_watched;
+    if (resource->next_watched)
+        resource->next_watched->prev_watched = resource->prev_watched;
+    cache->watches--;
+}
+
 bool resource_end_watch(struct consul_resource *resource)
 {
     struct cache *cache = resource->cache;
@@ -155,7 +176,7 @@ bool resource_end_watch(struct consul_resource *resource)
     resource->refetch_ns = 0; /* what was due was due to the watch */
     resource->watch_paused = false;
     resource->state = WATCH_NONE;
-    cache->watches--;
+    watched_remove(cache, resource);
     cache->ended++;
     if (resource->first && !resource->get && !cache->closing) /* they waited for the blocking query's answer */
         (void)resource_start_get(resource);
@@ -185,8 +206,8 @@ static bool evict_one(struct cache *cache, const struct consul_resource *taker, 
 {
     struct consul_resource *coldest = NULL;
 
-    for (struct consul_resource *r = cache->all; r; r = r->next)
-        if (r != taker && r->state != WATCH_NONE && (!coldest || r->used_ns < coldest->used_ns))
+    for (struct consul_resource *r = cache->watched; r; r = r->next_watched)
+        if (r != taker && (!coldest || r->used_ns < coldest->used_ns))
             coldest = r;
     if (!coldest || coldest->used_ns + EVICT_AFTER > now)
         return false;
@@ -216,7 +237,7 @@ void resource_maybe_watch(struct consul_resource *resource, struct consul_resour
         if (cache->watches + abandoned_count(&cache->abandoned, now) >= 2 * cache->watch_limit ||
             (cache->watches >= cache->watch_limit && !evict_one(cache, resource, now, ret_loser)))
             return;
-        cache->watches++;
+        watched_add(cache, resource);
         cache->promotions += resource->was_demoted;
         resource->was_demoted = false;
         consul_index_init(&resource->index, false, wait_of(cache));

@@ -24,6 +24,7 @@ GROUPS = {
     "hot": rows_files.rows_hot,
     "first": rows_kv.rows_first,
     "grep": rows_kv.rows_grep,
+    "large-store": rows_kv.rows_large_store,
     "large-directory": rows_kv.rows_large_directory,
     "catalog": rows_services.rows_catalog,
     "write": rows_kv.rows_write,

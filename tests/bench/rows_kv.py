@@ -199,6 +199,61 @@ def rows_grep(world):
             )
 
 
+def rows_large_store(world):
+    """single keys of a directory of 20,000"""
+    agent = world.agent()
+    load(agent, {f"big/key{n:05}": b"v" * 100 for n in range(20000)})
+    mount = world.mount(agent)
+    client = KeepAlive(agent.http)
+    requests, last = {"first": [], "second": []}, 20000
+
+    def cold(which):
+        nonlocal last
+        last -= 1
+        if which == "first":
+            drop_caches(mount)
+        with Counters(mount) as counters:
+            took = _timed(_cat, mount / f"kv/big/key{last:05}")
+        requests[which].append(counters.requests)
+        return took
+
+    found = rounds(
+        5 if world.quick else 15,
+        {
+            "first": lambda: cold("first"),
+            "second": lambda: cold("second"),
+            "c": lambda: _timed(client.get, f"/v1/kv/big/key{last:05}"),
+        },
+    )
+    client.close()
+    for which in ("first", "second"):
+        yield Row(
+            f"{which} cat of a key among 20,000 in one directory, cold",
+            target="1 request",
+            met=set(requests[which]) == {1},
+            result=f"{median(found[which]) / median(found['c']):.1f} × a GET by C",
+            requests=_counts(requests[which]),
+            cells={"consulfs": spread(found[which]), "c": spread(found["c"])},
+        )
+
+    drop_caches(mount)
+    _cat(mount / f"kv/big/key{last:05}")
+    took = []
+    with Counters(mount) as counters:
+        for part in range(5 if world.quick else 12):
+            keys = [mount / f"kv/big/key{n:05}" for n in range(part * 1000, part * 1000 + 1000)]
+            took.append(_timed(lambda: [_cat(key) for key in keys]) / len(keys))
+    grown = took[-1] / took[0]
+    yield Row(
+        f"each of {len(took)},000 of these once",
+        target="1 request each; the last as fast as the first (≤ 1.5 ×)",
+        met=counters.requests <= 1.01 * 1000 * len(took) and grown <= 1.5,
+        result=f"the last thousand {grown:.2f} × the first ({time_text(took[0])} each)",
+        requests=count_text(counters.requests / 1000 / len(took)),
+        cells={"consulfs": spread(took), "c": spread(found["c"])},
+    )
+
+
 def rows_large_directory(world):
     """ls -l of 20,000 and 100,000 keys, and the mount after that, idle"""
     for count, limit_s, most in ((20000, 1, 3),) if world.quick else ((20000, 1, 3), (100000, 6, None)):
