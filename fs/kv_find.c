@@ -1,4 +1,4 @@
-/* kv/: names and keys, which resource shows a directory, and what stands under a name. */
+/* kv/: names and keys, and what stands under a name. */
 #include "kv_parts.h"
 
 #include "content.h"
@@ -123,197 +123,6 @@ int kv_key_of_file(struct op *op, struct inode *dir, const char *name, char **re
     return r == -ENOENT ? -EINVAL : r;
 }
 
-/* ---- which resource shows a directory --------------------------------------------------------------------------- */
-
-static int read_tree_by(struct op *op, const char *query, const char *prefix, size_t len, unsigned flags, size_t max,
-                        struct consul_snapshot **ret_snapshot)
-{
-    char *url = kv_url_of(prefix, len, query);
-    int r;
-
-    if (!url)
-        return -ENOMEM;
-    /* A watch on the empty root wakes only for what concerns it. */
-    flags |= CONSUL_BLOCKS | CONSUL_IN_PARTS | (len == 0 ? CONSUL_WATCH_EMPTY : 0);
-    r = op_read(op, url, CONSUL_KV, flags, max, ret_snapshot);
-    free(url);
-    return r;
-}
-
-int kv_read_tree(struct op *op, const char *prefix, size_t len, size_t max, struct consul_snapshot **ret_snapshot)
-{
-    return read_tree_by(op, "?recurse", prefix, len, 0, max, ret_snapshot);
-}
-
-static int read_names_by(struct op *op, const char *prefix, unsigned flags, size_t max,
-                         struct consul_snapshot **ret_snapshot)
-{
-    char *url = kv_url_of(prefix, strlen(prefix), "?keys&separator=%2F");
-    int r;
-
-    if (!url)
-        return -ENOMEM;
-    r = op_read(op, url, CONSUL_JSON, CONSUL_BLOCKS | CONSUL_STRINGS | flags, max, ret_snapshot);
-    free(url);
-    return r;
-}
-
-void kv_retire_names(struct op *op, const char *prefix)
-{
-    char *url = kv_url_of(prefix, strlen(prefix), "?keys&separator=%2F");
-
-    if (url)
-        op_retire(op, url);
-    free(url);
-}
-
-int kv_read_names(struct op *op, const char *prefix, size_t max, struct consul_snapshot **ret_snapshot)
-{
-    return read_names_by(op, prefix, 0, max, ret_snapshot);
-}
-
-static int read_key(struct op *op, const char *key, struct consul_snapshot **ret_snapshot)
-{
-    char *url = kv_url_of(key, strlen(key), "");
-    int r;
-
-    if (!url)
-        return -ENOMEM;
-    r = op_read(op, url, CONSUL_KV, CONSUL_BLOCKS, KV_LARGE, ret_snapshot);
-    free(url);
-    return r;
-}
-
-static const char whole[] = "?recurse=whole";
-
-bool kv_is_whole(const struct consul_resource *resource)
-{
-    return strstr(consul_resource_path(resource), whole) != NULL;
-}
-
-bool kv_try_finer(int err) { return err == -EFBIG || err == -EACCES; }
-
-/* op_is_known(), op_is_used(), op_is_at_hand()… of "PREFIX?recurse". */
-static bool tree_is(struct op *op, const char *prefix, size_t len, bool (*is)(struct op *op, const char *path))
-{
-    char *url = kv_url_of(prefix, len, "?recurse");
-    bool yes = url && is(op, url);
-
-    free(url);
-    return yes;
-}
-
-static bool names_are_watched(struct op *op, const char *path, size_t len)
-{
-    char *url = kv_url_of(path, len, "?keys&separator=%2F");
-    bool watched = url && op_is_watched(op, url);
-
-    free(url);
-    return watched;
-}
-
-static struct consul_kv_known known_of(struct op *op, const char *path, size_t len, size_t max)
-{
-    struct consul_kv_known known = {.any = true};
-    char *prefix = strndup(path, len);
-
-    if (prefix)
-        known = consul_kv_known(op->fs->consul, op_datacenter(op), prefix, max);
-    free(prefix);
-    return known;
-}
-
-/* It changes too often to be watched as a whole; or what was asked for by the directory's name does, which is about it.
- */
-static bool is_restless(struct op *op, const char *path, size_t at)
-{
-    return tree_is(op, path, at, op_is_demoted) || (at > 0 && tree_is(op, path, at - 1, op_is_demoted));
-}
-
-/*
- * How large a store is is not known before it was asked for, and the first look is at one name. So where nothing is
- * known, what begins with that name is asked for instead of all: one request brings the key, or all of a directory,
- * also where the whole would be too large. Who then looks at another name has all asked for.
- *
- * Below the root there is nothing to be gained, as all of a directory is asked for then; unless it is the one that was
- * asked for by its name, and too large. In a directory that is too large, or changes too often to be watched, each name
- * that is looked at is asked for and watched like that: its answer is not empty, and tells of the key and of what comes
- * to be below it. Only where the names are watched for who lists them, these and the key are as good.
- */
-static bool is_asked_by_name(struct op *op, const char *path, size_t at, size_t end, size_t max)
-{
-    if (end == at || !kv_is_plain(path, end))
-        return false;
-    if (tree_is(op, path, at, op_is_watched))
-        return false;
-    if (tree_is(op, path, end, op_is_watched))
-        return true;
-    if (is_restless(op, path, at) || known_of(op, path, at, max).too_large)
-        return !op->quiet && !names_are_watched(op, path, at) && !known_of(op, path, end, KV_SMALL).too_large;
-    if (tree_is(op, path, at, op_is_known))
-        return false;
-    if (op->quiet)
-        return tree_is(op, path, end, op_is_known);
-    return tree_is(op, path, end, op_is_at_hand) ||
-           (!known_of(op, path, at, max).any && (at == 0 || known_of(op, path, at - 1, max).too_large));
-}
-
-/* The keys that begin with path[0..at), or at least those of them that begin with path[0..end). */
-static int read_step(struct op *op, const char *path, size_t at, size_t end, size_t max,
-                     struct consul_snapshot **ret_snapshot)
-{
-    if (is_asked_by_name(op, path, at, end, max))
-        return read_tree_by(op, "?recurse", path, end, OP_UNLESS_DEMOTED, KV_SMALL, ret_snapshot);
-    if (!tree_is(op, path, at, op_is_watched) &&
-        (is_restless(op, path, at) || (!tree_is(op, path, at, op_is_used) && known_of(op, path, at, max).too_large)))
-        return -EFBIG;
-    return read_tree_by(op, "?recurse", path, at, OP_UNLESS_DEMOTED, max, ret_snapshot);
-}
-
-/* What shows path[0..len), a prefix; or what comes behind that in `path`, if that is asked for by name. */
-static int read_on_path(struct op *op, const char *path, size_t len, size_t max, struct consul_snapshot **ret_snapshot,
-                        size_t *ret_covered)
-{
-    size_t last = 0;
-    int r = -EFBIG;
-
-    for (size_t i = 0; i <= len; i++) {
-        if (i > 0 && path[i - 1] != '/')
-            continue;
-        if (!kv_is_plain(path, i)) {
-            /* A resource of its own: the small one's maximum is not to grow with it. */
-            r = read_tree_by(op, whole, path, last, 0, KV_LARGE, ret_snapshot);
-            *ret_covered = last;
-            return r;
-        }
-        last = i;
-        r = read_step(op, path, i, i + strcspn(path + i, "/"), i < len ? KV_SMALL : max, ret_snapshot);
-        *ret_covered = i;
-        if (!kv_try_finer(r))
-            return r;
-    }
-    return r;
-}
-
-int kv_read_cover(struct op *op, const char *prefix, struct consul_snapshot **ret_snapshot, size_t *ret_covered)
-{
-    return kv_read_all(op, prefix, KV_SMALL, ret_snapshot, ret_covered);
-}
-
-int kv_read_all(struct op *op, const char *prefix, size_t max, struct consul_snapshot **ret_snapshot,
-                size_t *ret_covered)
-{
-    return read_on_path(op, prefix, strlen(prefix), max, ret_snapshot, ret_covered);
-}
-
-int kv_read_to_move(struct op *op, const char *prefix, struct consul_snapshot **ret_snapshot)
-{
-    size_t covered;
-    int r = kv_read_cover(op, prefix, ret_snapshot, &covered);
-
-    return kv_try_finer(r) ? kv_read_tree(op, prefix, strlen(prefix), KV_SMALL, ret_snapshot) : r;
-}
-
 /* ---- lookup ------------------------------------------------------------------------------------------------------ */
 
 bool kv_has_below(const struct consul_kv_list *list, const char *key)
@@ -378,7 +187,7 @@ int kv_has_value(struct op *op, const char *prefix, bool *ret_has)
     if (r == 0) {
         slash = strrchr(above, '/');
         above[slash ? slash + 1 - above : 0] = '\0';
-        r = read_names_by(op, above, OP_UNLESS_DEMOTED, KV_SMALL, &names);
+        r = kv_read_few_names(op, above, &names);
     }
     if (r == 0)
         *ret_has = names_have(names->json, key);
@@ -389,11 +198,13 @@ int kv_has_value(struct op *op, const char *prefix, bool *ret_has)
 
 int kv_find_key(struct op *op, const char *key, struct kv_place *ret_place)
 {
+    char *url = kv_url_of(key, strlen(key), "");
     struct consul_snapshot *snapshot;
     int r;
 
     op_rest_on_nothing(op); /* the key's own resource says all */
-    r = read_key(op, key, &snapshot);
+    r = url ? op_read(op, url, CONSUL_KV, CONSUL_BLOCKS, KV_LARGE, &snapshot) : -ENOMEM;
+    free(url);
     if (r < 0)
         return r;
     if (snapshot->kv.n == 0)
@@ -442,7 +253,7 @@ static int find_by_itself(struct op *op, const char *key, const char *below, str
 /* An answer that was too large, but is new enough, has shown that there are keys below the prefix. */
 static bool is_seen_below(struct op *op, const char *below, struct kv_place *ret_place)
 {
-    struct consul_kv_known known = known_of(op, below, strlen(below), KV_SMALL);
+    struct consul_kv_known known = kv_known_of(op, below, strlen(below), KV_SMALL);
 
     if (op->quiet || known.there_ns == 0 || known.there_ns < op->since_ns)
         return false;
@@ -498,9 +309,9 @@ static int find_uncovered(struct op *op, const char *prefix, const char *key, bo
     }
     if (is_seen_below(op, below, ret_place))
         goto out;
-    if (!names_are_watched(op, prefix, strlen(prefix)) && (r = find_by_witness(op, below, ret_place)) != -ENOENT)
+    if (!kv_names_are_watched(op, prefix, strlen(prefix)) && (r = find_by_witness(op, below, ret_place)) != -ENOENT)
         goto out;
-    r = read_names_by(op, prefix, OP_UNLESS_DEMOTED, KV_SMALL, &names);
+    r = kv_read_few_names(op, prefix, &names);
     if (kv_try_finer(r) || r == -ENOENT) {
         r = find_by_itself(op, key, below, ret_place);
     } else if (r == 0 && names_have(names->json, below)) {
@@ -572,7 +383,7 @@ int kv_find_place(struct op *op, struct inode *dir, const char *name, struct kv_
     if (r < 0)
         goto out;
     len = strlen(prefix);
-    r = read_on_path(op, is_value ? prefix : key, len, KV_SMALL, &snapshot, &covered);
+    r = kv_read_path(op, is_value ? prefix : key, len, KV_SMALL, &snapshot, &covered);
     if (r == 0 && !(is_value && covered == len))
         r = kv_find_in_cover(snapshot, key, is_value, is_marker, &place);
     else if (r == 0 || kv_try_finer(r))

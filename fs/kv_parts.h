@@ -1,5 +1,5 @@
 /*
- * What the parts of kv/ share: kv_find.c knows names, keys and which resource shows a directory, kv_list.c lists,
+ * What the parts of kv/ share: kv_find.c knows names and keys, kv_cover.c which resource shows them, kv_list.c lists,
  * kv_store.c stores values, kv_dir.c removes and makes names, kv_rename.c and kv_exchange.c move them, as kv_gather.c
  * collects them, kv.c has the rows.
  */
@@ -33,28 +33,40 @@ char *kv_url_of(const char *key, size_t len, const char *query);
 bool kv_is_plain(const char *prefix, size_t len);
 bool kv_begins_with(const struct consul_kv_entry *entry, const char *prefix, size_t len);
 
-/* ---- kv_find.c: what there is. All of these park as op_read() does. -----------------------------------------------
+/* ---- kv_cover.c: which resource shows what there is. Those that read it park, as op_read() does. -----------------
  */
 
 int kv_read_tree(struct op *op, const char *prefix, size_t len, size_t max, struct consul_snapshot **ret_snapshot);
 int kv_read_names(struct op *op, const char *prefix, size_t max, struct consul_snapshot **ret_snapshot);
+/* The same for who can do without: -EFBIG also if they change too often. */
+int kv_read_few_names(struct op *op, const char *prefix, struct consul_snapshot **ret_snapshot);
+bool kv_names_are_watched(struct op *op, const char *prefix, size_t len);
 /* They are not needed any more, and were many. */
 void kv_retire_names(struct op *op, const char *prefix);
+/* See consul_kv_known(). */
+struct consul_kv_known kv_known_of(struct op *op, const char *prefix, size_t len, size_t max);
 /* A prefix that is too large, or may not be listed, is looked at in parts. */
 bool kv_try_finer(int err);
 /* Is it asked for only because what is wanted lies where no path leads? */
 bool kv_is_whole(const struct consul_resource *resource);
 /*
  * The snapshot that shows all keys of `prefix`, from the coarsest prefix that fits; what comes behind the first
- * *ret_covered bytes of `prefix`, it shows (of what begins with these it may show nothing else: kv_find.c). -EFBIG:
+ * *ret_covered bytes of `prefix`, it shows (of what begins with these it may show nothing else: kv_cover.c). -EFBIG:
  * none fits. A last plain prefix is asked for whole if what is wanted lies deeper.
  */
 int kv_read_cover(struct op *op, const char *prefix, struct consul_snapshot **ret_snapshot, size_t *ret_covered);
+/* The same of path[0..len), for who looks at what comes behind that: which may be all that is asked for. */
+int kv_read_path(struct op *op, const char *path, size_t len, size_t max, struct consul_snapshot **ret_snapshot,
+                 size_t *ret_covered);
 /* The same for who wants all of `prefix`: that itself may be as large as `max`. */
 int kv_read_all(struct op *op, const char *prefix, size_t max, struct consul_snapshot **ret_snapshot,
                 size_t *ret_covered);
 /* All keys of `prefix`, for who moves some of them: also when it changes too often to be read like that by others. */
 int kv_read_to_move(struct op *op, const char *prefix, struct consul_snapshot **ret_snapshot);
+
+/* ---- kv_find.c: what stands under a name. These park, too. --------------------------------------------------------
+ */
+
 /* Whether there is a key that is this prefix without its '/', by what shows the names above. */
 int kv_has_value(struct op *op, const char *prefix, bool *ret_has);
 bool kv_has_below(const struct consul_kv_list *list, const char *key);

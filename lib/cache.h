@@ -47,6 +47,7 @@ int cache_look_up(struct cache *cache, struct consul_resource *resource, const c
 
 /* See consul_kv_known(). */
 struct consul_kv_known cache_kv_known(struct cache *cache, const char *datacenter, const char *prefix, size_t max);
+size_t cache_kv_watched(struct cache *cache, const char *datacenter, const char *text, size_t from, size_t to);
 /* See consul_kv_witness(). */
 struct consul_resource *cache_kv_witness(struct cache *cache, const char *datacenter, const char *prefix);
 

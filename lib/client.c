@@ -318,6 +318,11 @@ struct consul_kv_known consul_kv_known(struct consul *client, const char *datace
     return cache_kv_known(client->cache, datacenter ? datacenter : client->datacenter, prefix, max);
 }
 
+size_t consul_kv_watched(struct consul *client, const char *datacenter, const char *text, size_t from, size_t to)
+{
+    return cache_kv_watched(client->cache, datacenter ? datacenter : client->datacenter, text, from, to);
+}
+
 struct consul_resource *consul_kv_witness(struct consul *client, const char *datacenter, const char *prefix)
 {
     return cache_kv_witness(client->cache, datacenter ? datacenter : client->datacenter, prefix);

@@ -386,6 +386,11 @@ struct consul_kv_known {
 };
 struct consul_kv_known consul_kv_known(struct consul *client, const char *datacenter, const char *prefix, size_t max);
 /*
+ * How long the shortest prefix of `text` is, longer than `from` and at most `to` bytes, whose keys are all watched; 0:
+ * none is.
+ */
+size_t consul_kv_watched(struct consul *client, const char *datacenter, const char *text, size_t from, size_t to);
+/*
  * A resource that shows nothing but keys that begin with `prefix`, and showed some when it was last asked: the reader's
  * cheapest proof that there are any. One that is watched, if there is one, else that with the shortest answer; counted,
  * or NULL.

@@ -327,6 +327,22 @@ struct consul_kv_known cache_kv_known(struct cache *cache, const char *datacente
     return known;
 }
 
+size_t cache_kv_watched(struct cache *cache, const char *datacenter, const char *text, size_t from, size_t to)
+{
+    size_t best = 0;
+
+    pthread_mutex_lock(&cache->lock);
+    for (const struct consul_resource *r = cache->watched; r; r = r->next_watched) {
+        size_t len = r->prefix && r->format == CONSUL_KV && r->recursive ? strlen(r->prefix) : 0;
+
+        if (len > from && len <= to && (best == 0 || len < best) && strncmp(r->prefix, text, len) == 0 &&
+            r->state == WATCH_LIVE && resource_is_kv_of(r, datacenter))
+            best = len;
+    }
+    pthread_mutex_unlock(&cache->lock);
+    return best;
+}
+
 /* cache.lock is held. */
 static bool is_witness(const struct consul_resource *resource, const char *datacenter, const char *prefix)
 {

@@ -177,6 +177,22 @@ def test_hot_keys_of_a_large_directory(mount, agent, proxy):
     assert seen.not_blocking == []
 
 
+def test_keys_that_begin_with_one_that_is_watched(mount, agent, proxy):
+    """They came with it, and are told with it."""
+    fill(agent, "large", 2 * SMALL, 100)
+    mnt = mount(proxy)
+    (mnt / "kv/large/5").read_bytes()
+    with proxy.record() as seen:
+        assert len((mnt / "kv/large/57").read_bytes()) == SMALL // 50
+        assert not os.path.exists(mnt / "kv/large/570")
+        agent.kv_set("large/57", b"new")
+        wait_equal((mnt / "kv/large/57").read_bytes, b"new")
+        agent.kv_set("large/570/below", b"other")
+        wait_equal((mnt / "kv/large/570").is_dir, True)
+        assert os.listdir(mnt / "kv/large/570") == ["below"]
+    assert not seen.not_blocking and watched(mnt) == {"prefixes": 1}
+
+
 def test_a_large_directory_goes_with_its_last_key(mount, agent, proxy):
     """Also where nothing is watched but a key in it."""
     fill(agent, "large", 2 * SMALL)

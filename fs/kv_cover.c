@@ -1,0 +1,204 @@
+/* kv/: which resource shows a directory, or a name in it: all of a prefix, or what begins with the name. */
+#include "kv_parts.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- resources ----------------------------------------------------------------------------------------------------
+ */
+
+static const char whole[] = "?recurse=whole", names_of[] = "?keys&separator=%2F";
+
+static int read_tree_by(struct op *op, const char *query, const char *prefix, size_t len, unsigned flags, size_t max,
+                        struct consul_snapshot **ret_snapshot)
+{
+    char *url = kv_url_of(prefix, len, query);
+    int r;
+
+    if (!url)
+        return -ENOMEM;
+    /* A watch on the empty root wakes only for what concerns it. */
+    flags |= CONSUL_BLOCKS | CONSUL_IN_PARTS | (len == 0 ? CONSUL_WATCH_EMPTY : 0);
+    r = op_read(op, url, CONSUL_KV, flags, max, ret_snapshot);
+    free(url);
+    return r;
+}
+
+int kv_read_tree(struct op *op, const char *prefix, size_t len, size_t max, struct consul_snapshot **ret_snapshot)
+{
+    return read_tree_by(op, "?recurse", prefix, len, 0, max, ret_snapshot);
+}
+
+static int read_names_by(struct op *op, const char *prefix, unsigned flags, size_t max,
+                         struct consul_snapshot **ret_snapshot)
+{
+    char *url = kv_url_of(prefix, strlen(prefix), names_of);
+    int r;
+
+    if (!url)
+        return -ENOMEM;
+    r = op_read(op, url, CONSUL_JSON, CONSUL_BLOCKS | CONSUL_STRINGS | flags, max, ret_snapshot);
+    free(url);
+    return r;
+}
+
+void kv_retire_names(struct op *op, const char *prefix)
+{
+    char *url = kv_url_of(prefix, strlen(prefix), names_of);
+
+    if (url)
+        op_retire(op, url);
+    free(url);
+}
+
+int kv_read_names(struct op *op, const char *prefix, size_t max, struct consul_snapshot **ret_snapshot)
+{
+    return read_names_by(op, prefix, 0, max, ret_snapshot);
+}
+
+int kv_read_few_names(struct op *op, const char *prefix, struct consul_snapshot **ret_snapshot)
+{
+    return read_names_by(op, prefix, OP_UNLESS_DEMOTED, KV_SMALL, ret_snapshot);
+}
+
+bool kv_is_whole(const struct consul_resource *resource)
+{
+    return strstr(consul_resource_path(resource), whole) != NULL;
+}
+
+bool kv_try_finer(int err) { return err == -EFBIG || err == -EACCES; }
+
+/* op_is_known(), op_is_used(), op_is_at_hand()… of "PREFIX?recurse". */
+static bool tree_is(struct op *op, const char *prefix, size_t len, bool (*is)(struct op *op, const char *path))
+{
+    char *url = kv_url_of(prefix, len, "?recurse");
+    bool yes = url && is(op, url);
+
+    free(url);
+    return yes;
+}
+
+bool kv_names_are_watched(struct op *op, const char *prefix, size_t len)
+{
+    char *url = kv_url_of(prefix, len, names_of);
+    bool watched = url && op_is_watched(op, url);
+
+    free(url);
+    return watched;
+}
+
+struct consul_kv_known kv_known_of(struct op *op, const char *prefix, size_t len, size_t max)
+{
+    struct consul_kv_known known = {.any = true};
+    char *copy = strndup(prefix, len);
+
+    if (copy)
+        known = consul_kv_known(op->fs->consul, op_datacenter(op), copy, max);
+    free(copy);
+    return known;
+}
+
+/* ---- which of them ------------------------------------------------------------------------------------------------
+ */
+
+/* It changes too often to be watched as a whole; or what was asked for by the directory's name does, which is about it.
+ */
+static bool is_restless(struct op *op, const char *path, size_t at)
+{
+    return tree_is(op, path, at, op_is_demoted) || (at > 0 && tree_is(op, path, at - 1, op_is_demoted));
+}
+
+/*
+ * How large a store is is not known before it was asked for, and the first look is at one name. So where nothing is
+ * known, what begins with that name is asked for instead of all: one request brings the key, or all of a directory,
+ * also where the whole would be too large. Who then looks at another name has all asked for.
+ *
+ * Below the root there is nothing to be gained, as all of a directory is asked for then; unless it is the one that was
+ * asked for by its name, and too large. In a directory that is too large, or changes too often to be watched, each name
+ * that is looked at is asked for and watched like that: its answer is not empty, and tells of the key and of what comes
+ * to be below it; and of others that begin with the name, which then need not be asked for. Only where the names are
+ * watched for who lists them, these and the key are as good.
+ *
+ * Returns how much of the path begins what is to be asked for: `at`, or more.
+ */
+static size_t asked_for(struct op *op, const char *path, size_t at, size_t end, size_t max)
+{
+    size_t shown;
+
+    if (end == at || !kv_is_plain(path, end))
+        return at;
+    if (tree_is(op, path, at, op_is_watched))
+        return at;
+    shown = consul_kv_watched(op->fs->consul, op_datacenter(op), path, at, end);
+    if (shown > 0 && tree_is(op, path, shown, op_is_watched))
+        return shown;
+    if (is_restless(op, path, at) || kv_known_of(op, path, at, max).too_large)
+        return !op->quiet && !kv_names_are_watched(op, path, at) && !kv_known_of(op, path, end, KV_SMALL).too_large
+                   ? end
+                   : at;
+    if (tree_is(op, path, at, op_is_known))
+        return at;
+    if (op->quiet)
+        return tree_is(op, path, end, op_is_known) ? end : at;
+    if (tree_is(op, path, end, op_is_at_hand))
+        return end;
+    return !kv_known_of(op, path, at, max).any && (at == 0 || kv_known_of(op, path, at - 1, max).too_large) ? end : at;
+}
+
+/* The keys that begin with path[0..at), or at least those of them that begin with path[0..end). */
+static int read_step(struct op *op, const char *path, size_t at, size_t end, size_t max,
+                     struct consul_snapshot **ret_snapshot)
+{
+    size_t len = asked_for(op, path, at, end, max);
+
+    if (len > at)
+        return read_tree_by(op, "?recurse", path, len, OP_UNLESS_DEMOTED, KV_SMALL, ret_snapshot);
+    if (!tree_is(op, path, at, op_is_watched) &&
+        (is_restless(op, path, at) || (!tree_is(op, path, at, op_is_used) && kv_known_of(op, path, at, max).too_large)))
+        return -EFBIG;
+    return read_tree_by(op, "?recurse", path, at, OP_UNLESS_DEMOTED, max, ret_snapshot);
+}
+
+int kv_read_path(struct op *op, const char *path, size_t len, size_t max, struct consul_snapshot **ret_snapshot,
+                 size_t *ret_covered)
+{
+    size_t last = 0;
+    int r = -EFBIG;
+
+    for (size_t i = 0; i <= len; i++) {
+        if (i > 0 && path[i - 1] != '/')
+            continue;
+        if (!kv_is_plain(path, i)) {
+            /* A resource of its own: the small one's maximum is not to grow with it. */
+            r = read_tree_by(op, whole, path, last, 0, KV_LARGE, ret_snapshot);
+            *ret_covered = last;
+            return r;
+        }
+        last = i;
+        r = read_step(op, path, i, i + strcspn(path + i, "/"), i < len ? KV_SMALL : max, ret_snapshot);
+        *ret_covered = i;
+        if (!kv_try_finer(r))
+            return r;
+    }
+    return r;
+}
+
+int kv_read_cover(struct op *op, const char *prefix, struct consul_snapshot **ret_snapshot, size_t *ret_covered)
+{
+    return kv_read_all(op, prefix, KV_SMALL, ret_snapshot, ret_covered);
+}
+
+int kv_read_all(struct op *op, const char *prefix, size_t max, struct consul_snapshot **ret_snapshot,
+                size_t *ret_covered)
+{
+    return kv_read_path(op, prefix, strlen(prefix), max, ret_snapshot, ret_covered);
+}
+
+int kv_read_to_move(struct op *op, const char *prefix, struct consul_snapshot **ret_snapshot)
+{
+    size_t covered;
+    int r = kv_read_cover(op, prefix, ret_snapshot, &covered);
+
+    return kv_try_finer(r) ? kv_read_tree(op, prefix, strlen(prefix), KV_SMALL, ret_snapshot) : r;
+}
