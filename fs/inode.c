@@ -24,6 +24,7 @@ int inode_table_init(struct inode_table *table)
 
 /* ---- the table by name; table.lock is held throughout ------------------------------------------------------------ */
 
+/* All versions are in it; the present one is `current`. */
 static struct inode **bucket_of(struct inode_table *table, const struct inode *parent, const char *name)
 {
     uint64_t hash = name_hash(parent->number, name);
@@ -31,11 +32,16 @@ static struct inode **bucket_of(struct inode_table *table, const struct inode *p
     return &table->buckets[(hash ^ hash >> 32) % table->bucket_n];
 }
 
+static bool is_at(const struct inode *inode, const struct inode *parent, const char *name)
+{
+    return inode->parent == parent && strcmp(inode->name, name) == 0;
+}
+
 static struct inode *find(struct inode_table *table, const struct inode *parent, const char *name)
 {
     struct inode *inode = *bucket_of(table, parent, name);
 
-    while (inode && (inode->parent != parent || strcmp(inode->name, name) != 0))
+    while (inode && !(inode->current && is_at(inode, parent, name)))
         inode = inode->next_in_bucket;
     return inode;
 }
@@ -61,30 +67,38 @@ static void grow(struct inode_table *table)
     free(old);
 }
 
-static void attach(struct inode_table *table, struct inode *inode)
+static void table_add(struct inode_table *table, struct inode *inode)
 {
     struct inode **bucket;
 
-    if (table->n >= 2 * table->bucket_n)
+    if (++table->versions > 2 * table->bucket_n)
         grow(table);
     bucket = bucket_of(table, inode->parent, inode->name);
     inode->next_in_bucket = *bucket;
     *bucket = inode;
+}
+
+static void table_remove(struct inode_table *table, struct inode *inode)
+{
+    struct inode **at = bucket_of(table, inode->parent, inode->name);
+
+    while (*at != inode)
+        at = &(*at)->next_in_bucket;
+    *at = inode->next_in_bucket;
+    table->versions--;
+}
+
+static void attach(struct inode_table *table, struct inode *inode)
+{
+    if (!inode->current)
+        table->n++;
     inode->current = true;
-    table->n++;
 }
 
 static void detach(struct inode_table *table, struct inode *inode)
 {
-    struct inode **at;
-
     if (!inode->current || !inode->parent)
         return;
-    at = bucket_of(table, inode->parent, inode->name);
-    while (*at != inode)
-        at = &(*at)->next_in_bucket;
-    *at = inode->next_in_bucket;
-    inode->next_in_bucket = NULL;
     inode->current = false;
     table->n--;
 }
@@ -190,13 +204,48 @@ bool inode_is_listed_by(const struct inode *dir, const struct consul_resource *r
     return false;
 }
 
-/* Nobody else knows the inode, or table.lock is held. */
-static void clear_listed_by(struct inode *dir)
+/* table.lock is held. Takes it off the list of all. */
+static void unlink_listed_by(struct inode_table *table, const struct inode *dir)
+{
+    const struct listed_by *by = dir->listed_by;
+
+    if (!by)
+        return;
+    if (by->prev)
+        by->prev->next = by->next;
+    else
+        table->listed = by->next;
+    if (by->next)
+        by->next->prev = by->prev;
+}
+
+/* Nobody else knows the inode. */
+static void free_listed_by(struct inode *dir)
 {
     for (size_t i = 0; dir->listed_by && i < dir->listed_by->n; i++)
         consul_resource_unref(dir->listed_by->resources[i]);
     free(dir->listed_by);
-    dir->listed_by = NULL;
+}
+
+/* table.lock is held. NULL without memory. */
+static struct listed_by *grow_listed_by(struct inode_table *table, struct inode *dir)
+{
+    struct listed_by *by = dir->listed_by;
+    size_t n = by ? by->n : 0;
+
+    by = realloc(by, sizeof(*by) + (n + 1) * sizeof(by->resources[0]));
+    if (!by)
+        return NULL;
+    if (!dir->listed_by)
+        *by = (struct listed_by){.dir = dir, .next = table->listed};
+    dir->listed_by = by;
+    if (by->prev)
+        by->prev->next = by;
+    else
+        table->listed = by;
+    if (by->next)
+        by->next->prev = by;
+    return by;
 }
 
 /* table.lock is held. Of prefixes of keys one shows a directory at a time: the one that does now takes the other's
@@ -220,19 +269,12 @@ static bool take_place(struct inode *dir, struct consul_resource *resource)
 
 void inode_list_by(struct inode_table *table, struct inode *dir, struct consul_resource *resource)
 {
-    struct listed_by *more;
-    size_t n;
+    struct listed_by *by;
 
     pthread_mutex_lock(&table->lock);
-    if (!inode_is_listed_by(dir, resource) && !take_place(dir, resource)) {
-        n = dir->listed_by ? dir->listed_by->n : 0;
-        more = realloc(dir->listed_by, sizeof(*more) + (n + 1) * sizeof(more->resources[0]));
-        if (more) { /* else its watchers hear less */
-            more->resources[n] = consul_resource_ref(resource);
-            more->n = n + 1;
-            dir->listed_by = more;
-        }
-    }
+    if (!inode_is_listed_by(dir, resource) && !take_place(dir, resource) &&
+        (by = grow_listed_by(table, dir))) /* else its watchers hear less */
+        by->resources[by->n++] = consul_resource_ref(resource);
     pthread_mutex_unlock(&table->lock);
 }
 
@@ -277,12 +319,29 @@ static int collect(struct inode_table *table, bool (*matches)(const struct inode
     return 0;
 }
 
-static bool lists(const struct inode *dir, const void *resource) { return inode_is_listed_by(dir, resource); }
-
 int inode_listed_by(struct inode_table *table, const struct consul_resource *resource, struct inode ***ret_dirs,
                     size_t *ret_n)
 {
-    return collect(table, lists, resource, ret_dirs, ret_n);
+    struct inode **dirs = NULL;
+    size_t n = 0;
+    int r = 0;
+
+    pthread_mutex_lock(&table->lock);
+    for (const struct listed_by *by = table->listed; by; by = by->next)
+        n += inode_is_listed_by(by->dir, resource);
+    if (n > 0 && !(dirs = malloc(n * sizeof(*dirs))))
+        r = -ENOMEM;
+    n = 0;
+    for (const struct listed_by *by = dirs ? table->listed : NULL; by; by = by->next) {
+        if (inode_is_listed_by(by->dir, resource)) {
+            by->dir->refs++;
+            dirs[n++] = by->dir;
+        }
+    }
+    pthread_mutex_unlock(&table->lock);
+    *ret_dirs = dirs;
+    *ret_n = n;
+    return r;
 }
 
 /* ---- lifetime --------------------------------------------------------------------------------------------------- */
@@ -298,12 +357,14 @@ static struct inode *alloc(struct inode_table *table, const struct kind *kind, s
     inode->parent = parent;
     inode->refs = 1;
     inode->number = ++table->last_number;
-    if (parent)
-        parent->refs++;
     inode->next = table->all;
     if (table->all)
         table->all->prev = inode;
     table->all = inode;
+    if (parent) {
+        parent->refs++;
+        table_add(table, inode);
+    }
     return inode;
 }
 
@@ -316,7 +377,7 @@ static void free_name(const struct inode *inode, char *name)
 static void free_inode(struct inode *inode)
 {
     content_unref(inode->content);
-    clear_listed_by(inode);
+    free_listed_by(inode);
     poll_free_all(inode->pollers);
     free_name(inode, inode->name);
     free(inode);
@@ -337,6 +398,9 @@ static void put(struct inode_table *table, struct inode *inode)
         detach(table, inode);
         resource = stop_resting(inode);
         parent = inode->parent;
+        if (parent)
+            table_remove(table, inode);
+        unlink_listed_by(table, inode);
         if (inode->prev)
             inode->prev->next = inode->next;
         else
@@ -678,11 +742,13 @@ static int put_at(struct inode_table *table, struct inode *inode, struct inode *
         return -ENOMEM;
     }
     detach(table, inode);
+    table_remove(table, inode);
     more[left->n++] = inode->parent;
     free_name(inode, inode->name);
     inode->name = copy;
     inode->parent = parent;
     parent->refs++;
+    table_add(table, inode);
     return 0;
 }
 
@@ -705,27 +771,71 @@ int inode_move(struct inode_table *table, struct inode *inode, struct inode *par
     return r;
 }
 
-/* Both stand for one directory; either may be an older version, and below one. */
-static bool is_same_dir(const struct inode *a, const struct inode *b)
+/* What stands at a place, or at the same in an older version of its directory. */
+struct versions {
+    struct inode **inodes; /* borrowed, while table.lock is held */
+    size_t n, cap;
+};
+
+static int versions_add(struct versions *versions, struct inode *inode)
 {
-    for (; a != b; a = a->parent, b = b->parent)
-        if (!a->parent || !b->parent || strcmp(a->name, b->name) != 0)
-            return false;
-    return true;
+    struct inode **more;
+
+    if (versions->n == versions->cap) {
+        versions->cap = versions->cap ? versions->cap * 2 : 8;
+        more = realloc(versions->inodes, versions->cap * sizeof(*more));
+        if (!more)
+            return -ENOMEM;
+        versions->inodes = more;
+    }
+    versions->inodes[versions->n++] = inode;
+    return 0;
 }
 
-static bool stands_at(const struct inode *inode, const struct inode_place *place)
+/* table.lock is held. -ENOMEM: these are not all. `versions` is to be freed in any case. */
+static int find_versions(struct inode_table *table, struct inode *parent, const char *name, struct versions *versions)
 {
-    return inode->parent && strcmp(inode->name, place->name) == 0 && is_same_dir(inode->parent, place->parent);
+    struct versions dirs = {0};
+    int r = parent->parent ? find_versions(table, parent->parent, parent->name, &dirs) : versions_add(&dirs, parent);
+
+    for (size_t i = 0; r == 0 && i < dirs.n; i++)
+        for (struct inode *at = *bucket_of(table, dirs.inodes[i], name); r == 0 && at; at = at->next_in_bucket)
+            if (is_at(at, dirs.inodes[i], name))
+                r = versions_add(versions, at);
+    free(dirs.inodes);
+    return r;
 }
 
-static bool goes_along(const struct inode *inode, const struct inode_place *place)
+static bool goes_along(const struct inode *inode, const struct inode_place *from)
 {
-    return stands_at(inode, place) && (!place->only || inode->kind == place->only);
+    return !from->only || inode->kind == from->only;
+}
+
+/*
+ * table.lock is held. What stands at the one place, as it was found, goes to the other; *ret_inode is what stood for
+ * the first, NULL afterwards if it no longer does. False: not all that the kernel knows did.
+ */
+static bool exchange(struct inode_table *table, const struct versions *versions, const struct inode_place *from,
+                     const struct inode_place *to, struct inode **ret_inode, struct left *left)
+{
+    bool all = true;
+
+    for (size_t i = 0; i < versions->n; i++) {
+        struct inode *inode = versions->inodes[i];
+
+        all &= inode == *ret_inode || inode->nlookup == 0;
+        if (goes_along(inode, from) && put_at(table, inode, to->parent, to->name, left) == 0)
+            continue;
+        all &= inode->nlookup == 0;
+        if (inode == *ret_inode)
+            *ret_inode = NULL;
+    }
+    return all;
 }
 
 bool inode_exchange(struct inode_table *table, const struct inode_place *a, const struct inode_place *b)
 {
+    struct versions at_a = {0}, at_b = {0};
     struct inode *here, *there;
     struct left left = {0};
     bool both;
@@ -738,26 +848,17 @@ bool inode_exchange(struct inode_table *table, const struct inode_place *a, cons
         detach(table, here);
     if (there)
         detach(table, there);
-    for (struct inode *inode = table->all; inode; inode = inode->next) {
-        bool from_here = stands_at(inode, a);
-        const struct inode_place *to = from_here ? b : a;
-
-        if (!from_here && !stands_at(inode, b))
-            continue;
-        both &= inode == here || inode == there || inode->nlookup == 0;
-        if (goes_along(inode, from_here ? a : b) && put_at(table, inode, to->parent, to->name, &left) == 0)
-            continue;
-        both &= inode->nlookup == 0;
-        if (inode == here)
-            here = NULL; /* what stood for it there no longer does */
-        else if (inode == there)
-            there = NULL;
-    }
+    both &= find_versions(table, a->parent, a->name, &at_a) == 0;
+    both &= find_versions(table, b->parent, b->name, &at_b) == 0;
+    both &= exchange(table, &at_a, a, b, &here, &left);
+    both &= exchange(table, &at_b, b, a, &there, &left);
     if (here)
         attach(table, here);
     if (there)
         attach(table, there);
     pthread_mutex_unlock(&table->lock);
+    free(at_a.inodes);
+    free(at_b.inodes);
     put_left(table, &left);
     return both;
 }
@@ -765,13 +866,17 @@ bool inode_exchange(struct inode_table *table, const struct inode_place *a, cons
 bool inode_move_older(struct inode_table *table, const struct inode_place *from, struct inode *new_parent,
                       const char *new_name)
 {
+    struct versions versions = {0};
     struct left left = {0};
     const struct inode *here;
     bool any = false;
 
     pthread_mutex_lock(&table->lock);
     here = find(table, from->parent, from->name);
-    for (struct inode *inode = table->all; inode; inode = inode->next) {
+    any = find_versions(table, from->parent, from->name, &versions) < 0;
+    for (size_t i = 0; i < versions.n; i++) {
+        struct inode *inode = versions.inodes[i];
+
         if (inode == here || !goes_along(inode, from))
             continue;
         if (put_at(table, inode, new_parent, new_name, &left) < 0)
@@ -779,6 +884,7 @@ bool inode_move_older(struct inode_table *table, const struct inode_place *from,
         any |= inode->nlookup > 0;
     }
     pthread_mutex_unlock(&table->lock);
+    free(versions.inodes);
     put_left(table, &left);
     return any;
 }

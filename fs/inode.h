@@ -29,6 +29,8 @@ struct poller;
 
 /* What shows a directory's names. */
 struct listed_by {
+    struct inode *dir;             /* borrowed: its own */
+    struct listed_by *prev, *next; /* those of all directories */
     size_t n;
     struct consul_resource *resources[]; /* counted */
 };
@@ -48,7 +50,7 @@ struct inode {
     struct consul_resource *rests_on;
     struct inode *rest_prev, *rest_next; /* on the resource's list */
     struct listed_by *listed_by;         /* as far as they were asked for; NULL: they were not */
-    struct inode *next_in_bucket;        /* of the table by name, while current */
+    struct inode *next_in_bucket;        /* of the table by name */
     struct inode *prev, *next;           /* all inodes */
 
     /* Small things together: the kernel may know a hundred thousand of these. */
@@ -76,7 +78,8 @@ struct inode_table {
     pthread_mutex_t lock;
     struct inode **buckets;
     struct inode *all;
-    size_t bucket_n, n;
+    struct listed_by *listed;
+    size_t bucket_n, n, versions; /* buckets; names; inodes that have one, or had it */
     uint64_t last_number;
 };
 
