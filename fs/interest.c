@@ -136,11 +136,8 @@ bool interest_sound(struct fs *fs, struct consul_resource *resource)
 /* Between two times that a demoted one is asked. */
 static unsigned pause_of(struct consul_resource *resource)
 {
-    bool watched;
-    struct consul_snapshot *snapshot = consul_resource_peek(resource, &watched);
-    size_t ms = snapshot ? snapshot->len / INTEREST_DEMOTED_BYTES_PER_MS : 0;
+    size_t ms = consul_resource_weight(resource) / INTEREST_DEMOTED_BYTES_PER_MS;
 
-    consul_snapshot_unref(snapshot);
     return ms < INTEREST_DEMOTED_FIRST_MS ? INTEREST_DEMOTED_FIRST_MS
            : ms < INTEREST_LAST_MS        ? (unsigned)ms
                                           : INTEREST_LAST_MS;

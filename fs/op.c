@@ -495,7 +495,12 @@ static int read_path(struct op *op, const char *path, enum consul_format format,
             return 0;
         }
     }
-    r = consul_resource_get(op->fs->consul, path, format, flags & ~OP_UNLESS_DEMOTED, max, &resource);
+    if (op->quiet) { /* nor does it want more than those who ask */
+        resource = consul_resource_find(op->fs->consul, path);
+        r = resource ? 0 : -EAGAIN;
+    } else {
+        r = consul_resource_get(op->fs->consul, path, format, flags & ~OP_UNLESS_DEMOTED, max, &resource);
+    }
     if (r < 0)
         return r;
     if (flags & OP_UNLESS_DEMOTED && consul_resource_is_demoted(resource)) {

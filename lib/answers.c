@@ -328,6 +328,20 @@ static bool is_dubious(struct consul_resource *resource, const struct http_reque
     return dubious;
 }
 
+/* cache.lock is held. */
+static void note_served(struct consul_resource *resource, const struct http_request *request)
+{
+    struct cache *cache = resource->cache;
+    uint64_t took = request->served_ns;
+
+    if (took == 0)
+        return;
+    cache->trip_ns =
+        cache->trip_ns == 0 || took < cache->trip_ns ? took : cache->trip_ns + (took - cache->trip_ns) / 64;
+    if (resource->prefix && resource->format != CONSUL_KV)
+        resource->served_ns = resource->served_ns ? (resource->served_ns * 3 + took) / 4 : took;
+}
+
 static void take_got(struct received *received)
 {
     struct http_request *request = received->request;
@@ -348,6 +362,7 @@ static void take_got(struct received *received)
         consul_snapshot_unref(snapshot);
         resource->confirm = resource->get_again = true;
     } else if (err == 0) {
+        note_served(resource, request);
         accept(resource, snapshot, request, false, &before, &after);
         if (resource->sent_ns >= resource->not_before_ns)
             resource_maybe_watch(resource, &loser);
@@ -403,6 +418,27 @@ static void watch_broke(struct consul_resource *resource, const struct http_requ
 static uint64_t fetch_cost_ns(const struct consul_resource *resource)
 {
     return resource->snapshot->len * NS_PER_LARGE_BYTE;
+}
+
+/*
+ * cache.lock is held. For the names in a directory the server goes through all that is below it, once for the answer
+ * and once to find that there is nothing newer, of which the answer shows nothing.
+ */
+static size_t work_as_bytes(const struct consul_resource *resource)
+{
+    uint64_t trip_ns = resource->cache->trip_ns;
+
+    return resource->served_ns > trip_ns ? 2 * (resource->served_ns - trip_ns) / NS_PER_LARGE_BYTE : 0;
+}
+
+size_t consul_resource_weight(struct consul_resource *resource)
+{
+    size_t weight;
+
+    pthread_mutex_lock(&resource->cache->lock);
+    weight = (resource->snapshot ? resource->snapshot->len : 0) + work_as_bytes(resource);
+    pthread_mutex_unlock(&resource->cache->lock);
+    return weight;
 }
 
 /* A large answer that changes again within a few times its cost is not fetched again for each change. */
@@ -467,7 +503,8 @@ static void take_watched(struct received *received)
     (void)consul_index_answer(&resource->index, snapshot->index, (unsigned)((request->done_ns - request->sent_ns) / MS),
                               (uint32_t)rand(), &pause_ms);
     /* A wait that ended with its time brought the whole as well, but that is rare. */
-    demoted = watch_cost_charge(&resource->cost, snapshot->len, received->news, request->done_ns);
+    demoted =
+        watch_cost_charge(&resource->cost, snapshot->len + work_as_bytes(resource), received->news, request->done_ns);
     if (resource->watch_stale && resource->snapshot && snapshot->index < resource->snapshot->index) {
         /* The leader has told more in the meantime. */
         cache->dropped++;

@@ -351,6 +351,8 @@ bool consul_resource_is_at_hand(struct consul_resource *resource, uint64_t since
  * read, but who can do with a part of it had better ask for that.
  */
 bool consul_resource_is_demoted(struct consul_resource *resource);
+/* What it costs to ask for it once more, in bytes: the answer's, and as many as the server's work is worth. */
+size_t consul_resource_weight(struct consul_resource *resource);
 /* Why the newest attempt to read it failed; 0 when it did not, or none was made yet. */
 int consul_resource_error(struct consul_resource *resource);
 /* This mount changed what the resource shows: only an answer to a request sent from now on counts as fresh. */

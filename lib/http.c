@@ -366,6 +366,7 @@ static bool begin(struct http *http, struct http_request *request)
     request->index = 0;
     request->filtered = request->known_leader = request->tells_leader = false;
     request->last_contact_ms = 0;
+    request->served_ns = 0;
     consul_buf_reset(&request->answer);
     request->sent_ns = now;
     if (request->deadline_ns <= now) {
@@ -540,7 +541,7 @@ static void finish(struct http *http, struct http_request *request)
 static void on_curl_done(struct http *http, CURL *easy, CURLcode code)
 {
     struct http_request *request;
-    curl_off_t down = 0, up = 0;
+    curl_off_t down = 0, up = 0, sent_us = 0, began_us = 0;
     long os_errno = 0, status = 0;
 
     curl_easy_getinfo(easy, CURLINFO_PRIVATE, (char **)&request);
@@ -548,11 +549,14 @@ static void on_curl_done(struct http *http, CURL *easy, CURLcode code)
     curl_easy_getinfo(easy, CURLINFO_RESPONSE_CODE, &status);
     curl_easy_getinfo(easy, CURLINFO_SIZE_DOWNLOAD_T, &down);
     curl_easy_getinfo(easy, CURLINFO_SIZE_UPLOAD_T, &up);
+    curl_easy_getinfo(easy, CURLINFO_PRETRANSFER_TIME_T, &sent_us);
+    curl_easy_getinfo(easy, CURLINFO_STARTTRANSFER_TIME_T, &began_us);
     atomic_fetch_add_explicit(&http->received, (uint64_t)down, memory_order_relaxed);
     atomic_fetch_add_explicit(&http->sent, (uint64_t)up, memory_order_relaxed);
     curl_multi_remove_handle(http->multi, easy);
     request->net = net_of_curl(request, code, os_errno);
     request->status = (int)status;
+    request->served_ns = began_us > sent_us ? (uint64_t)(began_us - sent_us) * 1000 : 0;
     finish(http, request);
 }
 

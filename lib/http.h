@@ -46,6 +46,7 @@ struct http_request {
     uint64_t last_contact_ms;
     struct consul_buf answer;
     uint64_t sent_ns, done_ns; /* of the last attempt */
+    uint64_t served_ns;        /* how long after it was sent the answer began to come; 0: it did not */
 
     /* private to http.c */
     struct http *http;

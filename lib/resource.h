@@ -57,8 +57,9 @@ struct consul_resource {
     uint64_t used_ns;
     uint64_t changed_ns; /* a blocking query last brought something new */
     struct watch_cost cost;
-    bool was_demoted; /* and was not watched since */
-    bool is_covered;  /* a prefix that shows it, too, has become watched, and nobody got it since */
+    uint64_t served_ns; /* of names: how long the server takes to gather them, on average */
+    bool was_demoted;   /* and was not watched since */
+    bool is_covered;    /* a prefix that shows it, too, has become watched, and nobody got it since */
     int error;
     uint64_t error_ns;
     uint64_t too_big_until_ns, too_big_pause_ns;
@@ -101,6 +102,7 @@ struct cache {
     unsigned watches;
     struct abandoned abandoned;             /* the queries of watches that were ended */
     struct consul_waiter *soonest, *latest; /* by deadline */
+    uint64_t trip_ns;                       /* what an answer takes at least, lately; 0: none came */
     uint64_t timer_ns;                      /* the earliest refetch or end of a grace; a tick is due then */
     uint64_t wrote_ns;                      /* when this client last learnt that it had written to /v1/kv */
     unsigned wrote_in_row;                  /* how often it did so before that, each shortly before the next */

@@ -9,6 +9,7 @@ import os
 import pytest
 
 from harness.programs import fails_with, opened, sh
+from harness.proxy import Delay
 from harness.stats import stats
 from harness.wait import wait_equal, wait_until
 
@@ -265,6 +266,31 @@ def test_one_hot_prefix_beside_a_quiet_one(mount, agent, proxy):
     # Whoever lists it sees it as it is.
     agent.kv_set("hot/new", b"1")
     assert "new" in os.listdir(mnt / "kv/hot")
+
+
+def test_names_that_cost_the_server_much_are_not_watched(mount, agent, proxy):
+    """At each change it goes through all that is below. A key that is read shows that its directory is there, too."""
+    fill(agent, "large", 9 * SMALL, 25)
+    mnt = mount(proxy)
+    with proxy.fault(Delay(0.1), path="/v1/kv/", blocking=False):
+        os.listdir(mnt / "kv")
+    (mnt / "kv/large/7").read_bytes()
+    assert watched(mnt) == {"names": 1, "prefixes": 1}
+    changes = 0
+    while stats(mnt)["watches.demotions"] == 0:
+        assert changes < 20, "they are watched as ever"
+        with proxy.record() as seen:
+            agent.kv_set("other", b"%d" % changes)
+            changes += 1
+            wait_until(lambda: seen or stats(mnt)["watches.demotions"], "the change was told")
+    assert watched(mnt) == {"prefixes": 1}
+    with proxy.record() as seen:
+        (mnt / "kv/large/7").read_bytes()
+    assert not seen
+    agent.kv_set("other", b"new")
+    assert os.listdir(mnt / "kv") == ["large", "other"], "it is asked for"
+    agent.client.kv.delete("large/", recurse=True)
+    wait_equal(lambda: os.path.exists(mnt / "kv/large"), False)
 
 
 @pytest.mark.parametrize("store", ["small", "large"])

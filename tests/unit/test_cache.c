@@ -1737,6 +1737,44 @@ static void test_a_watch_that_brings_too_much_is_demoted(void **state)
     assert_false(consul_resource_is_demoted(resource));
 }
 
+/* The names in a directory are a short answer that may be much work: each change costs that, too. */
+static void test_names_that_take_the_server_long_are_demoted(void **state)
+{
+    static const char path[] = "/v1/kv/?keys&separator=%2F";
+    struct fixture *f = *state;
+    struct consul_resource *quick, *names;
+    struct consul_snapshot *snapshot;
+    enum consul_freshness freshness;
+    struct waiter waiter;
+    size_t changes;
+
+    start_client(f, 8, 0);
+    quick = watch(f, "/v1/x"); /* how long any answer takes */
+    server_set(&f->server, path, 200, 10, "[\"a/\"]");
+    server_hold(&f->server, path, true, false);
+    names = get(f, path, CONSUL_JSON, CONSUL_BLOCKS);
+    waiter_init(f, &waiter);
+    assert_int_equal(consul_resource_read(names, consul_now_ns(), &waiter.waiter, &snapshot, &freshness), -EINPROGRESS);
+    server_wait(&f->server, path, false, 1);
+    poll(NULL, 0, 50);
+    server_release(&f->server, path, false, 200, 10, "[\"a/\"]");
+    assert_int_equal(wait_woken(&waiter), 0);
+    assert_in_range(consul_resource_weight(names), 1000000, 100000000); /* of 100 ms, twice 50 */
+    assert_in_range(consul_resource_weight(quick), 1, 1000);
+    for (changes = 0; changes < 5 && !consul_resource_is_demoted(names); changes++) {
+        char body[32];
+
+        pass(f, SECOND / 100);
+        server_wait(&f->server, path, true, (unsigned)changes + 1);
+        snprintf(body, sizeof(body), "[\"a/\",\"b%zu\"]", changes);
+        server_set(&f->server, path, 200, 11 + changes, body);
+        wait_told(f, path, CONSUL_CHANGED, changes + 2);
+    }
+    assert_in_range(changes, 1, 3);
+    wait_told(f, path, CONSUL_WATCH_ENDED, 1);
+    assert_int_equal(stats_of(f).demotions, 1);
+}
+
 /* A large answer is decoded by another thread: at whatever point of that the client ends, who waits is woken once. */
 static void test_stop_while_a_large_answer_is_decoded(void **state)
 {
@@ -2140,6 +2178,7 @@ int main(void)
         CASE(test_an_own_write_that_is_not_shown),
         CASE(test_catching_up_asks_the_leader_in_the_end),
         CASE(test_a_watch_that_brings_too_much_is_demoted),
+        CASE(test_names_that_take_the_server_long_are_demoted),
         CASE(test_stop_while_a_large_answer_is_decoded),
         CASE(test_dropping_forgets_a_demotion),
         CASE(test_too_big_in_parts),
