@@ -58,12 +58,22 @@ static int deeper_first(const void *a, const void *b)
 /* inode_table.lock is held. Does the resource show what is in the directory? Of a prefix's keys: below `base`, too. */
 static bool shows(const struct consul_resource *resource, const struct inode *dir, const struct inode *base)
 {
-    if (base)
-        return dir == base;
-    return inode_is_listed_by(dir, resource);
+    return dir == base || (resource && inode_is_listed_by(dir, resource));
 }
 
-/* All that is in, or below, directories that the resource shows, or else `base`, and these; or only directories. With
+static bool lists_any(struct fs *fs, const struct consul_resource *resource)
+{
+    struct inode **dirs = NULL;
+    size_t n = 0;
+
+    (void)inode_listed_by(&fs->inodes, resource, &dirs, &n);
+    for (size_t i = 0; i < n; i++)
+        inode_unref(&fs->inodes, dirs[i]);
+    free(dirs);
+    return n > 0;
+}
+
+/* All that is in, or below, directories that the resource shows, and `base`, and these; or only directories. With
  * neither, all there is. */
 static void find_known_in(struct fs *fs, struct consul_resource *resource, struct inode *base, bool only_dirs,
                           struct known *known)
@@ -90,7 +100,11 @@ static void find_known(struct fs *fs, struct consul_resource *resource, bool onl
     struct inode *base = is_prefix ? kv_directory_of(fs, resource) : NULL;
 
     *known = (struct known){0};
-    if (!is_prefix || base)
+    if (base && !S_ISDIR(base->kind->mode)) { /* what begins with a file's name */
+        inode_unref(&fs->inodes, base);
+        base = NULL;
+    }
+    if (!resource || base || lists_any(fs, resource)) /* else there is no need to look at all there is */
         find_known_in(fs, resource, base, only_dirs, known);
     inode_unref(&fs->inodes, base);
 }
