@@ -18,9 +18,11 @@
 /* An answer that exceeded its maximum is not tried again for so long; twice as long each time it is found so. */
 #define TOO_BIG_FIRST (1 * SECOND)
 #define TOO_BIG_LAST (64 * SECOND)
-/* Where there are parts to read, nobody waits for it to become small, and to ask is dear. */
+/* Where there are parts to read, nobody waits for it to become small, and to ask is dear: the server makes the whole
+ * answer first. It is asked no more than that one client keeps it busy for a hundred-thousandth of the time. */
 #define TOO_BIG_FIRST_IN_PARTS (600 * SECOND)
 #define TOO_BIG_LAST_IN_PARTS (9600 * SECOND)
+#define TOO_BIG_SHARE 100000
 /* What takes longer to decode than to hand over to another thread. */
 #define DECODE_APART ((size_t)128 * 1024)
 /* A watched answer of more than this is not fetched again at once: its prefix may change faster than it can be read. */
@@ -306,6 +308,8 @@ static void is_too_big(struct consul_resource *resource, struct received *receiv
 
     pause = pause < first ? first : pause > last ? last : pause;
     resource->too_big_pause_ns = pause;
+    if (in_parts && pause < received->request->served_ns * TOO_BIG_SHARE)
+        pause = received->request->served_ns * TOO_BIG_SHARE;
     resource->too_big_ns = received->request->done_ns;
     resource->too_big_seen_ns = realtime_ns();
     resource->too_big_until_ns = resource->too_big_ns + pause;

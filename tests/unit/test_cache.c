@@ -1893,6 +1893,37 @@ static void test_too_big_is_known_by_its_keys(void **state)
     wait_for_no_resources(f);
 }
 
+/* It is asked the less often the longer the server needed to make it. */
+static void test_too_big_that_took_long(void **state)
+{
+    static const char path[] = "/v1/kv/?recurse";
+    struct fixture *f = *state;
+    struct consul_resource *resource;
+    struct consul_snapshot *snapshot;
+    enum consul_freshness freshness;
+    struct waiter waiter;
+    char body[512];
+
+    memset(body, 'x', sizeof(body) - 1);
+    body[sizeof(body) - 1] = '\0';
+    start_client(f, 8, 0);
+    server_set(&f->server, path, 200, 10, body);
+    server_hold(&f->server, path, true, false);
+    resource = get(f, path, CONSUL_KV, CONSUL_IN_PARTS);
+    waiter_init(f, &waiter);
+    assert_int_equal(consul_resource_read(resource, consul_now_ns(), &waiter.waiter, &snapshot, &freshness),
+                     -EINPROGRESS);
+    server_wait(&f->server, path, false, 1);
+    poll(NULL, 0, 50);
+    server_release(&f->server, path, false, 200, 10, body);
+    assert_int_equal(wait_woken(&waiter), 0);
+    assert_int_equal(stats_of(f).too_large, 1);
+    pass(f, 4900 * SECOND);
+    assert_int_equal(stats_of(f).too_large, 1);
+    assert_int_equal(read_error(f, resource), -EFBIG);
+    server_expect(&f->server, path, 1, 0);
+}
+
 static void expect_witness(struct fixture *f, const char *prefix, struct consul_resource *expected)
 {
     struct consul_resource *witness = consul_kv_witness(f->client, NULL, prefix);
@@ -2183,6 +2214,7 @@ int main(void)
         CASE(test_dropping_forgets_a_demotion),
         CASE(test_too_big_in_parts),
         CASE(test_too_big_is_known_by_its_keys),
+        CASE(test_too_big_that_took_long),
         CASE(test_witness),
         CASE(test_watches_are_limited),
         CASE(test_what_is_idle_goes),
