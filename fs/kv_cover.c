@@ -90,7 +90,7 @@ bool kv_names_are_watched(struct op *op, const char *prefix, size_t len)
 
 struct consul_kv_known kv_known_of(struct op *op, const char *prefix, size_t len, size_t max)
 {
-    struct consul_kv_known known = {.any = true};
+    struct consul_kv_known known = {.used = CONSUL_KV_USED_MAX};
     char *copy = strndup(prefix, len);
 
     if (copy)
@@ -98,6 +98,9 @@ struct consul_kv_known kv_known_of(struct op *op, const char *prefix, size_t len
     free(copy);
     return known;
 }
+
+/* So many names are asked for by themselves before the directory is. */
+#define FEW CONSUL_KV_USED_MAX
 
 /* ---- which of them ------------------------------------------------------------------------------------------------
  */
@@ -110,9 +113,9 @@ static bool is_restless(struct op *op, const char *path, size_t at)
 }
 
 /*
- * How large a store is is not known before it was asked for, and the first look is at one name. So where nothing is
- * known, what begins with that name is asked for instead of all: one request brings the key, or all of a directory,
- * also where the whole would be too large. Who then looks at another name has all asked for.
+ * How large a store is is not known before it was asked for, and for an answer that is too large the server works as
+ * for any. So what begins with a name is asked for when that is looked at, until a few have been: one request brings
+ * the key, or all of a directory. Who looks at more of them has all asked for, of which one watch is enough.
  *
  * Below the root there is nothing to be gained, as all of a directory is asked for then; unless it is the one that was
  * asked for by its name, and too large. In a directory that is too large, or changes too often to be watched, each name
@@ -139,11 +142,13 @@ static size_t asked_for(struct op *op, const char *path, size_t at, size_t end, 
                    : at;
     if (tree_is(op, path, at, op_is_known))
         return at;
-    if (op->quiet)
-        return tree_is(op, path, end, op_is_known) ? end : at;
+    if (op->quiet) /* what is not watched was true once */
+        return op->announces && tree_is(op, path, end, op_is_known) ? end : at;
     if (tree_is(op, path, end, op_is_at_hand))
         return end;
-    return !kv_known_of(op, path, at, max).any && (at == 0 || kv_known_of(op, path, at - 1, max).too_large) ? end : at;
+    if (at > 0 && !kv_known_of(op, path, at - 1, max).too_large)
+        return at;
+    return kv_known_of(op, path, at, max).used < FEW ? end : at;
 }
 
 /* The keys that begin with path[0..at), or at least those of them that begin with path[0..end). */

@@ -378,12 +378,15 @@ const char *consul_resource_kv_datacenter(const struct consul_resource *resource
 
 /*
  * What resources that show all or some of them tell of the keys that begin with `prefix`, in the datacenter (NULL: the
- * configured one): whether any is used, and whether these alone are known to exceed `max` bytes of an answer; when
+ * configured one): how many are used, counted up to CONSUL_KV_USED_MAX; whether these alone are known to exceed `max`
+ * bytes of an answer; when
  * (consul_now_ns(), and CLOCK_REALTIME) the newest of the answers came that were too large and had nothing but such
  * keys, as far as they were read. 0: there was none.
  */
+#define CONSUL_KV_USED_MAX 8
 struct consul_kv_known {
-    bool any, too_large;
+    unsigned used;
+    bool too_large;
     uint64_t there_ns, seen_ns;
 };
 struct consul_kv_known consul_kv_known(struct consul *client, const char *datacenter, const char *prefix, size_t max);

@@ -310,9 +310,9 @@ struct consul_kv_known cache_kv_known(struct cache *cache, const char *datacente
     size_t len = strlen(prefix);
 
     pthread_mutex_lock(&cache->lock);
-    for (size_t i = kv_index_find(&cache->kv, prefix, len); !known.any && kv_index_begins(&cache->kv, i, prefix, len);
-         i++)
-        known.any = resource_is_kv_of(cache->kv.at[i], datacenter) && is_used(cache->kv.at[i]);
+    for (size_t i = kv_index_find(&cache->kv, prefix, len);
+         known.used < CONSUL_KV_USED_MAX && kv_index_begins(&cache->kv, i, prefix, len); i++)
+        known.used += resource_is_kv_of(cache->kv.at[i], datacenter) && is_used(cache->kv.at[i]);
     for (const struct consul_resource *r = cache->too_big; r; r = r->next_too_big) {
         if (now >= r->too_big_until_ns || !resource_is_kv_of(r, datacenter) ||
             strncmp(r->too_big_in ? r->too_big_in : r->prefix, prefix, len) != 0)

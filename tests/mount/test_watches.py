@@ -28,14 +28,20 @@ def watched(mnt):
 
 
 def test_a_small_store_is_one_watch(mount, agent, proxy):
-    for name in "abc":
+    """When more than a few of the names in it were looked at."""
+    names = "abcdefghij"
+    for name in names:
         fill(agent, f"{name}/deep/er", 1000)
     mnt = mount(proxy)
-    for name in "abc":
-        assert len((mnt / f"kv/{name}/deep/er/3").read_bytes()) == 100
-    wait_until(lambda: watched(mnt) == {"prefixes": 1}, "what the first look was at is not watched by itself any more")
+    requests = []
+    for name in names:
+        with proxy.record() as seen:
+            assert len((mnt / f"kv/{name}/deep/er/3").read_bytes()) == 100
+        requests.append([request.path for request in seen.not_blocking])
+    assert requests == [[f"/v1/kv/{name}"] for name in names[:8]] + [["/v1/kv/"], []]
+    wait_until(lambda: watched(mnt) == {"prefixes": 1}, "the first ones are not watched by themselves any more")
     with proxy.record() as seen:
-        for name in "abc":
+        for name in names:
             assert len((mnt / f"kv/{name}/deep/er/3").read_bytes()) == 100
     assert seen.not_blocking == []
 
@@ -68,21 +74,19 @@ def test_ended_watches_do_not_use_up_the_agents_connections(mount, new_agent):
 
 def test_in_a_large_store_what_is_read_is_watched(mount, agent, proxy):
     fill(agent, "large", 2 * SMALL)
-    fill(agent, "small", 1000)
+    for n in range(10):
+        fill(agent, f"small{n}", 1000)
     mnt = mount(proxy)
-    fill(agent, "other", 1000)
+    requests = []
+    for n in range(10):
+        with proxy.record() as seen:
+            assert len((mnt / f"kv/small{n}/3").read_bytes()) == 100
+        requests.append(len(seen.not_blocking))
+        assert watched(mnt) == {"prefixes": n + 1} and stats(mnt)["prefixes.too_large"] == (n >= 8)
+    assert requests == [1] * 8 + [2, 1], "what it is about; of the ninth also all, which is too large, once"
     with proxy.record() as seen:
-        assert len((mnt / "kv/small/3").read_bytes()) == 100
-    assert len(seen.not_blocking) == 1, "the first look is at what it is about"
-    assert watched(mnt) == {"prefixes": 1} and stats(mnt)["prefixes.too_large"] == 0
-    with proxy.record() as seen:
-        assert len((mnt / "kv/other/3").read_bytes()) == 100
-    assert len(seen.not_blocking) == 2, "all, which is too large; and all of other/"
-    assert watched(mnt) == {"prefixes": 2}
-    assert stats(mnt)["prefixes.too_large"] == 1
-    with proxy.record() as seen:
-        for name in ("small", "other"):
-            assert len((mnt / f"kv/{name}/4").read_bytes()) == 100
+        for n in range(10):
+            assert len((mnt / f"kv/small{n}/4").read_bytes()) == 100
     assert seen.not_blocking == []
 
 

@@ -1215,13 +1215,15 @@ static void test_a_part_is_handed_over_to_the_whole(void **state)
     start_client(f, 8, 10000);
     part = get(f, part_path, CONSUL_KV, CONSUL_BLOCKS);
     whole = get(f, whole_path, CONSUL_KV, CONSUL_BLOCKS);
-    assert_false(consul_kv_known(f->client, NULL, "", 1).any);
+    assert_int_equal(consul_kv_known(f->client, NULL, "", 1).used, 0);
     server_set(&f->server, part_path, 200, 10,
                "[{\"Key\":\"a/b\",\"ModifyIndex\":5},{\"Key\":\"a/c\",\"ModifyIndex\":6}]");
     assert_int_equal(freshness_of(f, part), CONSUL_WATCHED);
     server_wait(&f->server, part_path, true, 1);
-    assert_true(consul_kv_known(f->client, NULL, "", 1).any && consul_kv_known(f->client, NULL, "a", 1).any);
-    assert_false(consul_kv_known(f->client, NULL, "a/", 1).any || consul_kv_known(f->client, "other", "", 1).any);
+    assert_int_equal(consul_kv_known(f->client, NULL, "", 1).used, 1);
+    assert_int_equal(consul_kv_known(f->client, NULL, "a", 1).used, 1);
+    assert_int_equal(consul_kv_known(f->client, NULL, "a/", 1).used, 0);
+    assert_int_equal(consul_kv_known(f->client, "other", "", 1).used, 0);
 
     server_hold(&f->server, part_path, true, true); /* its blocking query's answer is late */
     server_set(&f->server, whole_path, 200, 20,
@@ -1885,7 +1887,7 @@ static void test_too_big_is_known_by_its_keys(void **state)
     assert_true(consul_kv_known(f->client, NULL, "big/", TOO_MUCH).there_ns >= began);
     assert_int_equal(consul_kv_known(f->client, NULL, "big/sub", TOO_MUCH).there_ns, 0);
     assert_false(consul_kv_known(f->client, NULL, "big", TOO_MUCH + 1).too_large);
-    assert_false(consul_kv_known(f->client, NULL, "big", TOO_MUCH).any);
+    assert_int_equal(consul_kv_known(f->client, NULL, "big", TOO_MUCH).used, 0);
     pass(f, 300 * SECOND);
     assert_true(too_large(f, "big/"));
     pass(f, 400 * SECOND);
