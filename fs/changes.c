@@ -2,6 +2,7 @@
 
 #include "announce.h"
 #include "content.h"
+#include "kv.h"
 #include "log.h"
 
 #include <errno.h>
@@ -85,8 +86,8 @@ static int run_judge(struct op *op)
     return 0;
 }
 
-/* What the name of the inode stands for, from what is known now. */
-static enum verdict judge(struct fs *fs, struct inode *inode)
+/* What the name of the inode stands for, from what is known now; `told`, which may be NULL, has just told of it. */
+static enum verdict judge(struct fs *fs, struct inode *inode, const struct consul_resource *told)
 {
     struct judgement judgement = {.inode = inode, .verdict = UNKNOWN};
     struct inode *parent = NULL;
@@ -108,6 +109,7 @@ static enum verdict judge(struct fs *fs, struct inode *inode)
     op = op_new(fs, NULL, parent, name, run_judge);
     if (op) {
         op->state = &judgement;
+        op->told = told;
         op_start(op);
     }
     inode_unref(&fs->inodes, parent);
@@ -134,7 +136,7 @@ static void tell_verdict(struct fs *fs, struct inode *inode, enum verdict verdic
 void changes_check(struct fs *fs, struct inode *inode, bool announced)
 {
     struct content *was = inode_content(&fs->inodes, inode);
-    enum verdict verdict = judge(fs, inode);
+    enum verdict verdict = judge(fs, inode, NULL);
 
     tell_verdict(fs, inode, verdict);
     if (announced && verdict == CHANGED)
@@ -181,7 +183,7 @@ void changes_name(struct fs *fs, const struct consul_resource *resource, struct 
         enum verdict verdict = compare(fs, inode, found);
 
         if (verdict == CHANGED) /* since that snapshot an operation of ours may have made it another */
-            verdict = judge(fs, inode);
+            verdict = judge(fs, inode, resource);
         tell_verdict(fs, inode, verdict);
     }
     inode_unref(&fs->inodes, inode);
@@ -278,7 +280,8 @@ static int run_list(struct op *op)
         if (tree_list_row(op, op->inode, rows[names->row], &names->lister) == 0)
             names->listed |= 1ull << names->row;
     for (size_t i = 0; i < names->n; i++)
-        if (!S_ISDIR(names->at[i].found.kind->mode))
+        /* A key that was listed without its value is told of by what shows that. */
+        if (!S_ISDIR(names->at[i].found.kind->mode) && names->at[i].found.kind != &kind_kv_file)
             (void)tree_content(op, op->inode, names->at[i].name, &names->at[i].found, false);
     if (names->n > 0)
         qsort(names->at, names->n, sizeof(*names->at), compare_names);

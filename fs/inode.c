@@ -267,6 +267,13 @@ static bool take_place(struct inode *dir, struct consul_resource *resource)
     return false;
 }
 
+void inode_set_listing(struct inode_table *table, struct inode *dir, bool listing)
+{
+    pthread_mutex_lock(&table->lock);
+    dir->listing = listing;
+    pthread_mutex_unlock(&table->lock);
+}
+
 void inode_list_by(struct inode_table *table, struct inode *dir, struct consul_resource *resource)
 {
     struct listed_by *by;

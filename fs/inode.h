@@ -65,6 +65,7 @@ struct inode {
     bool superseded : 1;  /* a change made elsewhere gave its name another inode */
     bool occupied : 1;    /* a directory: a thread of notify.c or announce.c is at work in it */
     bool sounded : 1;     /* a directory: whether somebody holds it was found out once; see interest.h */
+    bool listing : 1;     /* a directory: somebody has begun to list it */
     bool to_forget : 1;   /* the kernel was asked to forget it, and has not done so, not even to look it up again */
     bool unjudged : 1;    /* a change was told while storing: it is to be looked at again when that is done */
     bool appending : 1;   /* an operation appends */
@@ -207,6 +208,8 @@ int inode_resting_on(struct inode_table *table, struct consul_resource *resource
 bool inode_occupy(struct inode_table *table, struct inode *dir);
 void inode_vacate(struct inode_table *table, struct inode *dir);
 
+/* Somebody begins to list the directory, or has failed to. */
+void inode_set_listing(struct inode_table *table, struct inode *dir, bool listing);
 /* The resource shows some of the directory's names. */
 void inode_list_by(struct inode_table *table, struct inode *dir, struct consul_resource *resource);
 /* table.lock is held. */

@@ -212,7 +212,7 @@ unsigned interest_visit(struct fs *fs, struct inode *dir, unsigned attempt)
 
     pthread_mutex_lock(&fs->inodes.lock);
     /* One that was forgotten, and is known again, is busy, not held. */
-    held = dir->nlookup > 0 && !dir->listed_by && (attempt == 1 || dir->to_forget);
+    held = dir->nlookup > 0 && !dir->listed_by && !dir->listing && (attempt == 1 || dir->to_forget);
     dir->to_forget = held;
     pthread_mutex_unlock(&fs->inodes.lock);
     if (!held)

@@ -112,6 +112,15 @@ static bool is_restless(struct op *op, const char *path, size_t at)
     return tree_is(op, path, at, op_is_demoted) || (at > 0 && tree_is(op, path, at - 1, op_is_demoted));
 }
 
+/* How much of the path[0..end) begins what has just told of it, if that is more than `at`; 0: nothing has. */
+static size_t told_of(struct op *op, const char *path, size_t at, size_t end)
+{
+    const char *prefix = op->told ? consul_resource_kv_prefix(op->told) : NULL;
+    size_t len = prefix ? strlen(prefix) : 0;
+
+    return len > at && len <= end && strncmp(prefix, path, len) == 0 && tree_is(op, path, len, op_is_told) ? len : 0;
+}
+
 /*
  * How large a store is is not known before it was asked for, and for an answer that is too large the server works as
  * for any. So what begins with a name is asked for when that is looked at, until a few have been: one request brings
@@ -133,6 +142,9 @@ static size_t asked_for(struct op *op, const char *path, size_t at, size_t end, 
         return at;
     if (tree_is(op, path, at, op_is_watched))
         return at;
+    shown = told_of(op, path, at, end);
+    if (shown > 0)
+        return shown;
     shown = consul_kv_watched(op->fs->consul, op_datacenter(op), path, at, end);
     if (shown > 0 && tree_is(op, path, shown, op_is_watched))
         return shown;
@@ -142,8 +154,8 @@ static size_t asked_for(struct op *op, const char *path, size_t at, size_t end, 
                    : at;
     if (tree_is(op, path, at, op_is_known))
         return at;
-    if (op->quiet) /* what is not watched was true once */
-        return op->announces && tree_is(op, path, end, op_is_known) ? end : at;
+    if (op->quiet)
+        return tree_is(op, path, end, op_is_known) ? end : at;
     if (tree_is(op, path, end, op_is_at_hand))
         return end;
     if (at > 0 && !kv_known_of(op, path, at - 1, max).too_large)

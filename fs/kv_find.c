@@ -280,6 +280,7 @@ static int find_by_witness(struct op *op, const char *below, struct kv_place *re
         op->asked_witness |= r == -EINPROGRESS;
         if (r == 0 && snapshot->kv.n > 0 && (op->watched_all || !op->quiet)) {
             *ret_place = (struct kv_place){.is_dir = true, .seen_ns = snapshot->seen_ns};
+            op->by_witness = true;
         } else if (r == 0 || kv_try_finer(r) || r == -EAGAIN) {
             op_rest_on_nothing(op);
             r = -ENOENT;

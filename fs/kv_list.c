@@ -153,6 +153,9 @@ static int find_value(struct op *op, const char *prefix, const struct consul_kv_
     return r == -ENOENT || r == -EACCES ? 0 : r;
 }
 
+/* What shows the values can't be read, or is not known to who asks nobody. */
+static bool is_to_be_named(const struct op *op, int err) { return kv_try_finer(err) || (op->quiet && err == -EAGAIN); }
+
 /* Names first: they say whether all the rest is of use. */
 static int list_uncovered(struct op *op, const char *prefix, struct lister *lister)
 {
@@ -172,7 +175,7 @@ static int list_uncovered(struct op *op, const char *prefix, struct lister *list
                 r = kv_read_tree(op, prefix, strlen(prefix), dirs > 0 ? KV_MIXED : KV_LARGE, &snapshot);
             return r < 0 ? r : list_cover(op, snapshot, prefix, value, lister);
         }
-        if (!kv_try_finer(r))
+        if (!is_to_be_named(op, r))
             return r;
     }
     return list_names(op, names, prefix, lister);
@@ -202,7 +205,7 @@ int kv_list(struct op *op, struct inode *dir, struct lister *lister)
     }
     if (r == 0)
         r = list_cover(op, snapshot, prefix, value, lister);
-    else if (kv_try_finer(r))
+    else if (is_to_be_named(op, r))
         r = list_uncovered(op, prefix, lister);
     free(prefix);
     return r;

@@ -159,7 +159,7 @@ static int run_once(struct op *op)
 
     forget_snapshots(op);
     op->watched_all = true;
-    op->for_a_moment = false;
+    op->for_a_moment = op->by_witness = false;
     op->stale_error = 0;
     ticket = gate_enter(&op->fs->gate);
     r = op->run(op);
@@ -572,6 +572,15 @@ bool op_is_demoted(struct op *op, const char *path)
 
     consul_resource_unref(resource);
     return demoted;
+}
+
+bool op_is_told(struct op *op, const char *path)
+{
+    struct consul_resource *resource = find_resource(op, path);
+    bool told = resource && resource == op->told;
+
+    consul_resource_unref(resource);
+    return told;
 }
 
 bool op_is_used(struct op *op, const char *path)

@@ -56,6 +56,7 @@ struct op {
     bool failed;    /* what it does comes to nothing */
     bool announces; /* quiet, too: to tell watchers what there is by now, what was known some time ago will do */
     bool quiet;     /* asks nobody: what it reads is what is known, as without a request */
+    const struct consul_resource *told; /* quiet: what has just told something, watched or not any more; borrowed */
 
     /* How far it got. */
     unsigned stage;
@@ -71,6 +72,7 @@ struct op {
     bool stored_done;   /* the node kind's store has succeeded */
     bool looked;        /* at what is above, if no path led to it any more */
     bool asked_witness; /* that a directory is there; see kv_find.c */
+    bool by_witness;    /* and that is how this run found it: it tells of nothing else there */
     /* A rename that does not fit a transaction: what has been asked for, what is moved and what it replaces. */
     unsigned rename_step;
     struct consul_kv_entry *moving, *replaced; /* counted */
@@ -134,6 +136,8 @@ bool op_is_watched(struct op *op, const char *path);
 /* Whether there is a snapshot of it; consul_resource_is_demoted(), _is_used() and _is_at_hand(). */
 bool op_is_known(struct op *op, const char *path);
 bool op_is_demoted(struct op *op, const char *path);
+/* Whether it is op->told. */
+bool op_is_told(struct op *op, const char *path);
 bool op_is_used(struct op *op, const char *path);
 bool op_is_at_hand(struct op *op, const char *path);
 /* See consul_resource_retire(). What the present run has read of it is to be forgotten before. */

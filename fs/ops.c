@@ -264,7 +264,7 @@ static bool is_shown_with(const struct op *op)
 {
     const struct consul_resource *resource = op_rests_on(op);
 
-    return resource && consul_resource_kv_scope(resource) == CONSUL_KV_PREFIX;
+    return resource && !op->by_witness && consul_resource_kv_scope(resource) == CONSUL_KV_PREFIX;
 }
 
 static int run_lookup(struct op *op)

@@ -239,11 +239,14 @@ static int take_listing(struct op *op, struct dir_handle *dh, bool with_content)
     int r;
 
     clear(dh);
+    inode_set_listing(&op->fs->inodes, op->inode, true);
     show_opened(op, dh);
     r = tree_list(op, op->inode, &collector.lister);
     if (r == 0 && with_content)
         r = fill_contents(op, dh);
     if (r < 0) {
+        if (r != -EINPROGRESS)
+            inode_set_listing(&op->fs->inodes, op->inode, false);
         clear(dh);
         return r;
     }

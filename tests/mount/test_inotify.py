@@ -395,6 +395,21 @@ def test_service_that_was_never_listed(mnt, agent):
         inotify.until("web/passing: CLOSE_WRITE")
 
 
+def test_prefix_of_a_large_store_that_was_never_listed(mount, agent):
+    """What is watched is a key in it that is read, which tells of no other."""
+    for n in range(8):
+        agent.kv_set(f"large/{n}", b"x" * 250_000)
+    mnt = mount(agent)
+    (mnt / "kv/large/2").read_bytes()
+    (mnt / "kv/large/3").read_bytes()
+    with Inotify().watch(mnt / "kv/large") as inotify:
+        time.sleep(2)  # as above
+        agent.delete("/v1/kv/large/5")
+        inotify.until("large/5: DELETE")
+        agent.kv_set("large/new/below", b"1")
+        inotify.until("large/new: CREATE|ISDIR")
+
+
 def test_held_directories_stay_up_to_date_when_all_is_forgotten(mnt, agent):
     """As when a watch has been idle for long, or another one needs its place."""
     agent.kv_set("d/a", b"1")
