@@ -31,20 +31,11 @@ static bool is_underway(struct inode *inode)
     return inode->storing > 0 || inode_is_moving(inode);
 }
 
-/* Whether the inode stands for what is there now, `found`. */
-static enum verdict compare(struct fs *fs, struct inode *inode, const struct found *found)
+/* The table's lock is held. */
+static bool stands_for(struct inode *inode, const struct found *found)
 {
-    bool stands, gone = inode->kind != found->kind;
-
-    pthread_mutex_lock(&fs->inodes.lock);
-    stands =
-        is_underway(inode) || (!gone && (!inode->current || !found->content || same_version(inode, found->content)));
-    pthread_mutex_unlock(&fs->inodes.lock);
-    if (stands || gone)
-        return stands ? STANDS : CHANGED;
-    return inode_take_same_bytes(&fs->inodes, inode, found->kind, found->content, content_mtime_ns(found->content))
-               ? SAME
-               : CHANGED;
+    return is_underway(inode) ||
+           (inode->kind == found->kind && (!inode->current || !found->content || same_version(inode, found->content)));
 }
 
 /* ---- one inode, by looking up its name again ----------------------------------------------------------------------
@@ -52,8 +43,26 @@ static enum verdict compare(struct fs *fs, struct inode *inode, const struct fou
 
 struct judgement {
     struct inode *inode;
+    uint32_t generation; /* the inode's when it was begun */
     enum verdict verdict;
 };
+
+/*
+ * Whether the inode stands for what was found. If a write of ours has given it another version meanwhile, what was
+ * found is of before that.
+ */
+static enum verdict compare(struct fs *fs, const struct judgement *judgement, const struct found *found)
+{
+    struct inode *inode = judgement->inode;
+    bool stands, same;
+
+    pthread_mutex_lock(&fs->inodes.lock);
+    stands = inode->generation != judgement->generation || stands_for(inode, found);
+    same = !stands && inode_take_same_bytes_locked(inode, found->kind, found->content,
+                                                   found->content ? content_mtime_ns(found->content) : 0);
+    pthread_mutex_unlock(&fs->inodes.lock);
+    return stands ? STANDS : same ? SAME : CHANGED;
+}
 
 /*
  * It stands by another resource's word than the kernel's entry rests on: who listed it read names, who looks it up
@@ -77,7 +86,7 @@ static int run_judge(struct op *op)
     if (r == 0)
         r = tree_content(op, op->inode, op->name, &found, false);
     if (r == 0)
-        judgement->verdict = compare(op->fs, judgement->inode, &found);
+        judgement->verdict = compare(op->fs, judgement, &found);
     else
         judgement->verdict = r == -ENOENT ? CHANGED : UNKNOWN;
     if (judgement->verdict == STANDS)
@@ -99,6 +108,7 @@ static enum verdict judge(struct fs *fs, struct inode *inode, const struct consu
         parent = inode->parent;
         parent->refs++;
         name = strdup(inode->name);
+        judgement.generation = inode->generation;
     }
     pthread_mutex_unlock(&fs->inodes.lock);
     if (!parent || !name) {
@@ -170,22 +180,19 @@ void changes_name(struct fs *fs, const struct consul_resource *resource, struct 
                   const struct found *was, const struct found *found, bool announced)
 {
     struct inode *inode = inode_peek(&fs->inodes, dir, name);
-    bool rests = false, listed = false;
+    bool rests = false, listed = false, stands = false;
 
     if (inode) {
         pthread_mutex_lock(&fs->inodes.lock);
         rests = inode->rests_on == resource;
         listed = !inode->rests_on && inode->listed;
+        stands = stands_for(inode, found);
         pthread_mutex_unlock(&fs->inodes.lock);
     }
-    /* What a listing had a moment ago is trusted; the outcome of what we do to it ourselves decides, though. */
-    if (rests || (listed && !own_is_under_way(&fs->own, dir, name))) {
-        enum verdict verdict = compare(fs, inode, found);
-
-        if (verdict == CHANGED) /* since that snapshot an operation of ours may have made it another */
-            verdict = judge(fs, inode, resource);
-        tell_verdict(fs, inode, verdict);
-    }
+    /* What a listing had a moment ago is trusted; the outcome of what we do to it ourselves decides, though. Since that
+     * snapshot an operation of ours may have made it another. */
+    if (!stands && (rests || (listed && !own_is_under_way(&fs->own, dir, name))))
+        tell_verdict(fs, inode, judge(fs, inode, resource));
     inode_unref(&fs->inodes, inode);
     if (announced)
         notify_watchers_of(fs, dir, name, was->kind, was->content);

@@ -464,7 +464,8 @@ struct inode *inode_new_stand_in(struct inode_table *table, const struct kind *k
  * table.lock is held. The same bytes at another ModifyIndex (a lock taken, flags changed): what the kernel has of the
  * inode stays true, save its time.
  */
-static bool take_same_bytes(struct inode *inode, const struct kind *kind, struct content *content, uint64_t mtime_ns)
+bool inode_take_same_bytes_locked(struct inode *inode, const struct kind *kind, struct content *content,
+                                  uint64_t mtime_ns)
 {
     struct content *old = inode->content;
 
@@ -483,7 +484,7 @@ bool inode_take_same_bytes(struct inode_table *table, struct inode *inode, const
     bool taken;
 
     pthread_mutex_lock(&table->lock);
-    taken = take_same_bytes(inode, kind, content, mtime_ns);
+    taken = inode_take_same_bytes_locked(inode, kind, content, mtime_ns);
     pthread_mutex_unlock(&table->lock);
     return taken;
 }
@@ -507,7 +508,7 @@ struct inode *inode_get(struct inode_table *table, struct inode *parent, const c
 
     pthread_mutex_lock(&table->lock);
     inode = find(table, parent, name);
-    if (inode && (stands_for(inode, kind, content) || take_same_bytes(inode, kind, content, mtime_ns))) {
+    if (inode && (stands_for(inode, kind, content) || inode_take_same_bytes_locked(inode, kind, content, mtime_ns))) {
         if (content && !inode->content) { /* created here, and stored a moment ago */
             inode->content = content_ref(content);
             inode->mtime_ns = mtime_ns;

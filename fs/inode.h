@@ -108,6 +108,9 @@ struct inode *inode_new_stand_in(struct inode_table *table, const struct kind *k
 /* True if the content has the bytes that the inode has: it is the inode's now, which stays what it is. */
 bool inode_take_same_bytes(struct inode_table *table, struct inode *inode, const struct kind *kind,
                            struct content *content, uint64_t mtime_ns);
+/* The same; table.lock is held. */
+bool inode_take_same_bytes_locked(struct inode *inode, const struct kind *kind, struct content *content,
+                                  uint64_t mtime_ns);
 /* Whether the kernel knows (parent, name) as something else than this: then its watchers are still to be told. */
 bool inode_is_held_as_other(struct inode_table *table, struct inode *parent, const char *name, const struct kind *kind,
                             const struct content *content);
