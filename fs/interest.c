@@ -204,7 +204,19 @@ static int run_list(struct op *op)
     return 0;
 }
 
-unsigned interest_visit(struct fs *fs, struct inode *dir, unsigned attempt)
+/* Somebody is about to list a directory in or below this one: what he is told of it is not to be dropped meanwhile. */
+static bool is_being_listed(struct fs *fs, const struct known *known)
+{
+    bool is = false;
+
+    pthread_mutex_lock(&fs->inodes.lock);
+    for (size_t i = 0; i < known->n; i++)
+        is |= known->at[i].inode->listing && !known->at[i].inode->listed_by;
+    pthread_mutex_unlock(&fs->inodes.lock);
+    return is;
+}
+
+unsigned interest_visit(struct fs *fs, struct inode *dir, unsigned *attempt)
 {
     struct known known = {0};
     struct op *op;
@@ -212,16 +224,18 @@ unsigned interest_visit(struct fs *fs, struct inode *dir, unsigned attempt)
 
     pthread_mutex_lock(&fs->inodes.lock);
     /* One that was forgotten, and is known again, is busy, not held. */
-    held = dir->nlookup > 0 && !dir->listed_by && !dir->listing && (attempt == 1 || dir->to_forget);
+    held = dir->nlookup > 0 && !dir->listed_by && !dir->listing && (*attempt == 1 || dir->to_forget);
     dir->to_forget = held;
     pthread_mutex_unlock(&fs->inodes.lock);
     if (!held)
         return 0;
-    if (attempt == 1) {
+    if (*attempt == 1) {
         find_known_in(fs, NULL, dir, false, &known); /* what is in it would keep it, too */
         held = known.n > INTEREST_DROP_MAX;
-        if (!held)
+        if (!held && !is_being_listed(fs, &known)) {
             drop(fs, &known);
+            *attempt = 2;
+        }
         known_clear(fs, &known);
         if (!held)
             return INTEREST_MOMENT_MS;

@@ -35,7 +35,8 @@ unsigned interest_revisit(struct fs *fs, struct consul_resource *resource, unsig
 /* The kernel is to drop all that it caches and nobody uses. */
 void interest_drop_all(struct fs *fs);
 
-/* A directory that nothing has listed so far was looked up. Attempt 1, after a moment, and 2; as above. */
-unsigned interest_visit(struct fs *fs, struct inode *dir, unsigned attempt);
+/* A directory that nothing has listed so far was looked up. Attempt 1, after a moment, and 2, which it sets; as above.
+ */
+unsigned interest_visit(struct fs *fs, struct inode *dir, unsigned *attempt);
 
 #endif

@@ -413,14 +413,13 @@ static void wait_until_told(struct notify *notify)
 /* A resource, or a directory, to look at again. */
 static void look_again(struct notify *notify, struct job *job)
 {
-    unsigned after_ms = job->resource ? interest_revisit(notify->fs, job->resource, job->attempt)
-                                      : interest_visit(notify->fs, job->dir, job->attempt);
+    unsigned after_ms = job->resource ? interest_revisit(notify->fs, job->resource, job->attempt++)
+                                      : interest_visit(notify->fs, job->dir, &job->attempt);
 
     if (after_ms == 0) {
         job_clear(notify, job);
         return;
     }
-    job->attempt++;
     add_later(notify, *job, after_ms);
 }
 

@@ -478,34 +478,38 @@ int kv_list_part(const struct consul_kv_list *list, const char *prefix, struct c
     return 0;
 }
 
-/* `"Key":` with its quotes bare cannot stand inside a JSON string. */
+/* The text behind it that is a string, the caller's; NULL: there is none that is whole. */
+static char *key_at(const char *text, const char *end)
+{
+    json_t *json =
+        json_loadb(text, (size_t)(end - text), JSON_DECODE_ANY | JSON_DISABLE_EOF_CHECK | JSON_ALLOW_NUL, NULL);
+    char *key = json_is_string(json) ? strdup(json_string_value(json)) : NULL;
+
+    json_decref(json);
+    return key;
+}
+
+/* Keys come sorted: what the first and the last begin with, those between do. */
 char *kv_text_common(const char *text, size_t len)
 {
-    static const char name[] = "\"Key\":";
-    const char *end = text + len;
-    char *common = NULL;
+    static const char name[] = "\"Key\":"; /* with its quotes bare it cannot stand inside a JSON string */
+    const size_t name_len = sizeof(name) - 1;
+    const char *first = memmem(text, len, name, name_len), *end = text + len, *at = first ? end - name_len : NULL;
+    char *common = first ? key_at(first + name_len, end) : NULL, *last = NULL;
+    size_t same = 0;
 
-    while ((text = memmem(text, (size_t)(end - text), name, sizeof(name) - 1))) {
-        json_t *key;
-        size_t same = 0;
-
-        text += sizeof(name) - 1;
-        key = json_loadb(text, (size_t)(end - text), JSON_DECODE_ANY | JSON_DISABLE_EOF_CHECK | JSON_ALLOW_NUL, NULL);
-        if (!common && json_is_string(key))
-            common = strdup(json_string_value(key));
-        while (common && json_is_string(key) && common[same] && common[same] == json_string_value(key)[same])
-            same++;
-        if (common && json_is_string(key))
-            common[same] = '\0';
-        json_decref(key);
-        if (!common || !*common)
-            break;
-    }
-    if (common && !*common) {
-        free(common);
-        common = NULL;
-    }
-    return common;
+    for (; common && !last && at >= first; at--)
+        if (memcmp(at, name, name_len) == 0)
+            last = key_at(at + name_len, end);
+    while (last && common[same] && common[same] == last[same])
+        same++;
+    if (common)
+        common[same] = '\0';
+    free(last);
+    if (same > 0)
+        return common;
+    free(common);
+    return NULL;
 }
 
 /* ---- transactions ---------------------------------------------------------------------------------------------- */
