@@ -397,8 +397,8 @@ struct consul_kv_known consul_kv_known(struct consul *client, const char *datace
 size_t consul_kv_watched(struct consul *client, const char *datacenter, const char *text, size_t from, size_t to);
 /*
  * A resource that shows nothing but keys that begin with `prefix`, and showed some when it was last asked: the reader's
- * cheapest proof that there are any. One that is watched, if there is one, else that with the shortest answer; counted,
- * or NULL.
+ * cheapest proof that there are any. One that is watched, if there is one, else one with a short answer, or the
+ * shortest there is; counted, or NULL.
  */
 struct consul_resource *consul_kv_witness(struct consul *client, const char *datacenter, const char *prefix);
 

@@ -1,7 +1,8 @@
 /*
  * What the files of the resource cache share: cache.c (reading; it says how all of it works), watch.c (asking, and who
  * is watched), answers.c (what comes of that), parts.c (prefixes that show the same), clock.c (what is due or idle),
- * waiters.c (who waits), resource.c (the table of resources), own_writes.c (what this client changed itself).
+ * waiters.c (who waits), resource.c (the table of resources), kv_index.c (those of /v1/kv in order), own_writes.c (what
+ * this client changed itself).
  */
 #ifndef CONSUL_LIB_RESOURCE_H
 #define CONSUL_LIB_RESOURCE_H
