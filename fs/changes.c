@@ -2,7 +2,6 @@
 
 #include "announce.h"
 #include "content.h"
-#include "kv.h"
 #include "log.h"
 
 #include <errno.h>
@@ -287,8 +286,7 @@ static int run_list(struct op *op)
         if (tree_list_row(op, op->inode, rows[names->row], &names->lister) == 0)
             names->listed |= 1ull << names->row;
     for (size_t i = 0; i < names->n; i++)
-        /* A key that was listed without its value is told of by what shows that. */
-        if (!S_ISDIR(names->at[i].found.kind->mode) && names->at[i].found.kind != &kind_kv_file)
+        if (!S_ISDIR(names->at[i].found.kind->mode))
             (void)tree_content(op, op->inode, names->at[i].name, &names->at[i].found, false);
     if (names->n > 0)
         qsort(names->at, names->n, sizeof(*names->at), compare_names);

@@ -787,14 +787,14 @@ struct versions {
 
 static int versions_add(struct versions *versions, struct inode *inode)
 {
-    struct inode **more;
-
     if (versions->n == versions->cap) {
-        versions->cap = versions->cap ? versions->cap * 2 : 8;
-        more = realloc(versions->inodes, versions->cap * sizeof(*more));
+        size_t cap = versions->cap ? versions->cap * 2 : 8;
+        struct inode **more = realloc(versions->inodes, cap * sizeof(*more));
+
         if (!more)
             return -ENOMEM;
         versions->inodes = more;
+        versions->cap = cap;
     }
     versions->inodes[versions->n++] = inode;
     return 0;

@@ -63,14 +63,13 @@ static bool shows(const struct consul_resource *resource, const struct inode *di
 
 static bool lists_any(struct fs *fs, const struct consul_resource *resource)
 {
-    struct inode **dirs = NULL;
-    size_t n = 0;
+    bool any = false;
 
-    (void)inode_listed_by(&fs->inodes, resource, &dirs, &n);
-    for (size_t i = 0; i < n; i++)
-        inode_unref(&fs->inodes, dirs[i]);
-    free(dirs);
-    return n > 0;
+    pthread_mutex_lock(&fs->inodes.lock);
+    for (const struct listed_by *by = fs->inodes.listed; by && !any; by = by->next)
+        any = inode_is_listed_by(by->dir, resource);
+    pthread_mutex_unlock(&fs->inodes.lock);
+    return any;
 }
 
 /* All that is in, or below, directories that the resource shows, and `base`, and these; or only directories. With

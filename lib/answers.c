@@ -299,7 +299,7 @@ static void receive(struct http_request *request, void (*take)(struct received *
 }
 
 /* cache.lock is held. */
-static void is_too_big(struct consul_resource *resource, struct received *received)
+static void note_too_big(struct consul_resource *resource, struct received *received)
 {
     bool in_parts = resource->flags & CONSUL_IN_PARTS;
     uint64_t first = in_parts ? TOO_BIG_FIRST_IN_PARTS : TOO_BIG_FIRST;
@@ -376,7 +376,7 @@ static void take_got(struct received *received)
         resource->error = err;
         resource->error_ns = request->done_ns;
         if (request->net == CONSUL_NET_TOO_BIG)
-            is_too_big(resource, received);
+            note_too_big(resource, received);
         if (resource->state == WATCH_BROKEN) { /* the attempt to reconnect failed too */
             resource->refetch_ns =
                 consul_now_ns() + consul_index_failed(&resource->index, false, 0, (uint32_t)rand()) * MS;
@@ -486,7 +486,7 @@ static void take_watched(struct received *received)
             resource->error = err;
             resource->error_ns = request->done_ns;
             if (request->net == CONSUL_NET_TOO_BIG)
-                is_too_big(resource, received);
+                note_too_big(resource, received);
         } else {
             watch_broke(resource, request);
         }

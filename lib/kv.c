@@ -494,13 +494,15 @@ char *kv_text_common(const char *text, size_t len)
 {
     static const char name[] = "\"Key\":"; /* with its quotes bare it cannot stand inside a JSON string */
     const size_t name_len = sizeof(name) - 1;
-    const char *first = memmem(text, len, name, name_len), *end = text + len, *at = first ? end - name_len : NULL;
+    const char *first = memmem(text, len, name, name_len), *end = text + len, *at = end;
     char *common = first ? key_at(first + name_len, end) : NULL, *last = NULL;
     size_t same = 0;
 
-    for (; common && !last && at >= first; at--)
-        if (memcmp(at, name, name_len) == 0)
+    while (common && !last && at > first) {
+        at--;
+        if ((size_t)(end - at) > name_len && memcmp(at, name, name_len) == 0)
             last = key_at(at + name_len, end);
+    }
     while (last && common[same] && common[same] == last[same])
         same++;
     if (common)

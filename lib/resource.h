@@ -124,6 +124,7 @@ void resource_free(struct consul_resource *resource);
 /* Takes the reference to snapshot, which may be NULL. */
 void set_snapshot(struct consul_resource *resource, struct consul_snapshot *snapshot);
 
+/* It is known to be too big from now on. */
 void too_big_add(struct cache *cache, struct consul_resource *resource);
 
 /* The decoded value of a path's query parameter, the caller's; NULL: none, or no memory. */
