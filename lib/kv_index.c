@@ -31,6 +31,21 @@ bool kv_index_is(const struct kv_index *index, size_t i, const char *text, size_
     return kv_index_begins(index, i, text, len) && index->at[i]->prefix[len] == '\0';
 }
 
+struct consul_resource *kv_index_next_above(const struct kv_index *index, const char *text,
+                                            struct kv_index_above *above)
+{
+    for (;;) {
+        if (!above->found)
+            above->i = kv_index_find(index, text, above->len);
+        above->found = kv_index_is(index, above->i, text, above->len);
+        if (above->found)
+            return index->at[above->i++];
+        if (text[above->len] == '\0')
+            return NULL;
+        above->len++;
+    }
+}
+
 int kv_index_add(struct kv_index *index, struct consul_resource *resource)
 {
     size_t i;

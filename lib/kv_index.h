@@ -29,5 +29,15 @@ void kv_index_clear(struct kv_index *index);
 size_t kv_index_find(const struct kv_index *index, const char *text, size_t len);
 bool kv_index_begins(const struct kv_index *index, size_t i, const char *text, size_t len);
 bool kv_index_is(const struct kv_index *index, size_t i, const char *text, size_t len);
+/*
+ * Those whose prefix is a beginning of the text, or all of it, one after the other, the shortest first; NULL: there are
+ * no more. `above` is {0} at first.
+ */
+struct kv_index_above {
+    size_t len, i;
+    bool found; /* i is of this len */
+};
+struct consul_resource *kv_index_next_above(const struct kv_index *index, const char *text,
+                                            struct kv_index_above *above);
 
 #endif

@@ -210,22 +210,20 @@ bool writes_often(const struct cache *cache, uint64_t now)
 void cache_apply_kv(struct cache *cache, const char *datacenter, const char *key, struct consul_kv_entry *entry,
                     uint64_t removed_index)
 {
+    struct kv_index_above above = {0};
+    struct consul_resource *r;
     uint64_t now = consul_now_ns();
 
     pthread_mutex_lock(&cache->lock);
     note_write(cache, now);
-    for (size_t len = 0; len <= strlen(key); len++) {
-        for (size_t i = kv_index_find(&cache->kv, key, len); kv_index_is(&cache->kv, i, key, len); i++) {
-            struct consul_resource *r = cache->kv.at[i];
-
-            if (!resource_covers(r, datacenter, key))
-                continue;
-            if (r->format != CONSUL_KV) { /* a listing of names */
-                if (!entry || entry->create_index == entry->modify_index)
-                    resource_expire(r, now, true);
-            } else if (apply_one(r, key, entry, removed_index, now) < 0) {
+    while ((r = kv_index_next_above(&cache->kv, key, &above))) {
+        if (!resource_covers(r, datacenter, key))
+            continue;
+        if (r->format != CONSUL_KV) { /* a listing of names */
+            if (!entry || entry->create_index == entry->modify_index)
                 resource_expire(r, now, true);
-            }
+        } else if (apply_one(r, key, entry, removed_index, now) < 0) {
+            resource_expire(r, now, true);
         }
     }
     pthread_mutex_unlock(&cache->lock);

@@ -57,21 +57,19 @@ enum consul_kv_cover consul_resource_kv_cover(struct consul_resource *resource)
 {
     struct cache *cache = resource->cache;
     enum consul_kv_cover cover = CONSUL_KV_ALONE;
+    struct kv_index_above above = {0};
+    const struct consul_resource *r;
     uint64_t now = consul_now_ns();
 
     pthread_mutex_lock(&cache->lock);
-    for (size_t len = 0; resource->prefix && resource->prefix[len]; len++) {
-        for (size_t i = kv_index_find(&cache->kv, resource->prefix, len);
-             kv_index_is(&cache->kv, i, resource->prefix, len); i++) {
-            const struct consul_resource *r = cache->kv.at[i];
-
-            if (!is_part(r, resource) || !r->snapshot || watch_cost_is_demoted(&r->cost, now))
-                continue;
-            if (r->state == WATCH_LIVE)
-                cover = CONSUL_KV_COVERED_WATCHED;
-            else if (resource->state != WATCH_LIVE && cover == CONSUL_KV_ALONE)
-                cover = CONSUL_KV_COVERED;
-        }
+    while (resource->prefix && cover != CONSUL_KV_COVERED_WATCHED &&
+           (r = kv_index_next_above(&cache->kv, resource->prefix, &above))) {
+        if (!is_part(r, resource) || !r->snapshot || watch_cost_is_demoted(&r->cost, now))
+            continue;
+        if (r->state == WATCH_LIVE)
+            cover = CONSUL_KV_COVERED_WATCHED;
+        else if (resource->state != WATCH_LIVE)
+            cover = CONSUL_KV_COVERED;
     }
     pthread_mutex_unlock(&cache->lock);
     return cover;

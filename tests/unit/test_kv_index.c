@@ -20,12 +20,31 @@ static char *const prefixes[] = {"",  "a", "a/",  "a/b",        "a/b/",    "a/bc
 
 static struct consul_resource resources[COUNT(prefixes)];
 
+/* Those that are a beginning of a text, by both ways. */
+static void compare_above(const struct kv_index *index, const bool *present, const char *text)
+{
+    struct kv_index_above above = {0};
+    struct consul_resource *r;
+    size_t are = 0, found = 0, len = 0;
+
+    for (size_t i = 0; i < COUNT(prefixes); i++)
+        are += present[i] && strncmp(prefixes[i], text, strlen(prefixes[i])) == 0;
+    while ((r = kv_index_next_above(index, text, &above))) {
+        assert_int_equal(strncmp(r->prefix, text, strlen(r->prefix)), 0);
+        assert_true(strlen(r->prefix) >= len);
+        len = strlen(r->prefix);
+        found++;
+    }
+    assert_int_equal(found, are);
+}
+
 /* Those that begin with a text, and those that are it, by both ways. */
 static void compare(const struct kv_index *index, const bool *present)
 {
     for (size_t p = 0; p < COUNT(prefixes); p++) {
         const char *text = prefixes[p];
 
+        compare_above(index, present, text);
         for (size_t len = 0; len <= strlen(text); len++) {
             size_t begin = 0, are = 0, i = kv_index_find(index, text, len), n;
 
