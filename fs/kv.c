@@ -2,8 +2,9 @@
  * kv/: keys as files, prefixes as directories.
  *
  * What a directory shows comes from the coarsest prefix above it whose recursive answer is small (KV_SMALL): one
- * resource, and one watch, for a typical store. Where every prefix is too large, the directory's listing of names tells
- * what exists and each value is a resource of its own; listing such a directory fetches its values at once (KV_LARGE).
+ * resource, and one watch, for a typical store. Where every prefix is too large, what begins with a name is one for
+ * each name that is looked at; if even that is, or the names are watched for who lists them, these tell what exists and
+ * each value is a resource of its own. Listing such a directory fetches its values at once (KV_LARGE).
  *
  * A prefix that Go's mux would "clean" (a//b, a/../b) is never asked for: what is above it has its keys.
  */

@@ -8,7 +8,7 @@
 /* ---- resources ----------------------------------------------------------------------------------------------------
  */
 
-static const char whole[] = "?recurse=whole", names_of[] = "?keys&separator=%2F";
+static const char tree[] = "?recurse", whole[] = "?recurse=whole", names_of[] = "?keys&separator=%2F";
 
 static int read_tree_by(struct op *op, const char *query, const char *prefix, size_t len, unsigned flags, size_t max,
                         struct consul_snapshot **ret_snapshot)
@@ -27,7 +27,7 @@ static int read_tree_by(struct op *op, const char *query, const char *prefix, si
 
 int kv_read_tree(struct op *op, const char *prefix, size_t len, size_t max, struct consul_snapshot **ret_snapshot)
 {
-    return read_tree_by(op, "?recurse", prefix, len, 0, max, ret_snapshot);
+    return read_tree_by(op, tree, prefix, len, 0, max, ret_snapshot);
 }
 
 static int read_names_by(struct op *op, const char *prefix, unsigned flags, size_t max,
@@ -69,23 +69,25 @@ bool kv_is_whole(const struct consul_resource *resource)
 
 bool kv_try_finer(int err) { return err == -EFBIG || err == -EACCES; }
 
-/* op_is_known(), op_is_used(), op_is_at_hand()… of "PREFIX?recurse". */
-static bool tree_is(struct op *op, const char *prefix, size_t len, bool (*is)(struct op *op, const char *path))
+static bool url_is(struct op *op, const char *prefix, size_t len, const char *query,
+                   bool (*is)(struct op *op, const char *path))
 {
-    char *url = kv_url_of(prefix, len, "?recurse");
+    char *url = kv_url_of(prefix, len, query);
     bool yes = url && is(op, url);
 
     free(url);
     return yes;
 }
 
+/* op_is_known(), op_is_used(), op_is_at_hand()… of all keys of the prefix. */
+static bool tree_is(struct op *op, const char *prefix, size_t len, bool (*is)(struct op *op, const char *path))
+{
+    return url_is(op, prefix, len, tree, is);
+}
+
 bool kv_names_are_watched(struct op *op, const char *prefix, size_t len)
 {
-    char *url = kv_url_of(prefix, len, names_of);
-    bool watched = url && op_is_watched(op, url);
-
-    free(url);
-    return watched;
+    return url_is(op, prefix, len, names_of, op_is_watched);
 }
 
 struct consul_kv_known kv_known_of(struct op *op, const char *prefix, size_t len, size_t max)
@@ -98,9 +100,6 @@ struct consul_kv_known kv_known_of(struct op *op, const char *prefix, size_t len
     free(copy);
     return known;
 }
-
-/* So many names are asked for by themselves before the directory is. */
-#define FEW CONSUL_KV_USED_MAX
 
 /* ---- which of them ------------------------------------------------------------------------------------------------
  */
@@ -121,60 +120,68 @@ static size_t told_of(struct op *op, const char *path, size_t at, size_t end)
     return len > at && len <= end && strncmp(prefix, path, len) == 0 && tree_is(op, path, len, op_is_told) ? len : 0;
 }
 
+/* How much of path[0..end) begins what has just told of it or is kept up to date, if that is more than `at`; or `at`.
+ */
+static size_t kept(struct op *op, const char *path, size_t at, size_t end)
+{
+    size_t len = told_of(op, path, at, end);
+
+    if (len > 0)
+        return len;
+    len = consul_kv_watched(op->fs->consul, op_datacenter(op), path, at, end);
+    return len > 0 && tree_is(op, path, len, op_is_watched) ? len : at;
+}
+
 /*
  * How large a store is is not known before it was asked for, and for an answer that is too large the server works as
  * for any. So what begins with a name is asked for when that is looked at, until a few have been: one request brings
  * the key, or all of a directory. Who looks at more of them has all asked for, of which one watch is enough.
  *
  * Below the root there is nothing to be gained, as all of a directory is asked for then; unless it is the one that was
- * asked for by its name, and too large. In a directory that is too large, or changes too often to be watched, each name
- * that is looked at is asked for and watched like that: its answer is not empty, and tells of the key and of what comes
- * to be below it; and of others that begin with the name, which then need not be asked for. Only where the names are
- * watched for who lists them, these and the key are as good.
+ * asked for by its name, and too large. In a directory that is too large, or changes too often to be watched
+ * (`in_parts`), each name that is looked at is asked for and watched like that: its answer is not empty, and tells of
+ * the key and of what comes to be below it; and of others that begin with the name, which then need not be asked for.
+ * Only where the names are watched for who lists them, these and the key are as good.
  *
- * Returns how much of the path begins what is to be asked for: `at`, or more.
+ * Neither the directory path[0..at), of which this many resources are used, nor what begins with the name is kept up to
+ * date.
  */
-static size_t asked_for(struct op *op, const char *path, size_t at, size_t end, size_t max)
+static bool is_asked_by_name(struct op *op, const char *path, size_t at, size_t end, bool in_parts, unsigned used)
 {
-    size_t shown;
-
-    if (end == at || !kv_is_plain(path, end))
-        return at;
-    if (tree_is(op, path, at, op_is_watched))
-        return at;
-    shown = told_of(op, path, at, end);
-    if (shown > 0)
-        return shown;
-    shown = consul_kv_watched(op->fs->consul, op_datacenter(op), path, at, end);
-    if (shown > 0 && tree_is(op, path, shown, op_is_watched))
-        return shown;
-    if (is_restless(op, path, at) || kv_known_of(op, path, at, max).too_large)
-        return !op->quiet && !kv_names_are_watched(op, path, at) && !kv_known_of(op, path, end, KV_SMALL).too_large
-                   ? end
-                   : at;
+    if (in_parts)
+        return !op->quiet && !kv_names_are_watched(op, path, at) && !kv_known_of(op, path, end, KV_SMALL).too_large;
     if (tree_is(op, path, at, op_is_known))
-        return at;
+        return false;
     if (op->quiet)
-        return tree_is(op, path, end, op_is_known) ? end : at;
+        return tree_is(op, path, end, op_is_known);
     if (tree_is(op, path, end, op_is_at_hand))
-        return end;
-    if (at > 0 && !kv_known_of(op, path, at - 1, max).too_large)
-        return at;
-    return kv_known_of(op, path, at, max).used < FEW ? end : at;
+        return true;
+    if (at > 0 && !kv_known_of(op, path, at - 1, KV_SMALL).too_large)
+        return false;
+    return used < CONSUL_KV_USED_MAX;
 }
 
 /* The keys that begin with path[0..at), or at least those of them that begin with path[0..end). */
 static int read_step(struct op *op, const char *path, size_t at, size_t end, size_t max,
                      struct consul_snapshot **ret_snapshot)
 {
-    size_t len = asked_for(op, path, at, end, max);
+    bool named = end > at && kv_is_plain(path, end), restless;
+    struct consul_kv_known known;
+    size_t len = at;
 
-    if (len > at)
-        return read_tree_by(op, "?recurse", path, len, OP_UNLESS_DEMOTED, KV_SMALL, ret_snapshot);
-    if (!tree_is(op, path, at, op_is_watched) &&
-        (is_restless(op, path, at) || (!tree_is(op, path, at, op_is_used) && kv_known_of(op, path, at, max).too_large)))
-        return -EFBIG;
-    return read_tree_by(op, "?recurse", path, at, OP_UNLESS_DEMOTED, max, ret_snapshot);
+    if (!tree_is(op, path, at, op_is_watched)) {
+        if (named)
+            len = kept(op, path, at, end);
+        if (len == at) {
+            known = kv_known_of(op, path, at, max);
+            restless = is_restless(op, path, at);
+            if (named && is_asked_by_name(op, path, at, end, restless || known.too_large, known.used))
+                len = end;
+            else if (restless || (known.too_large && !tree_is(op, path, at, op_is_used)))
+                return -EFBIG;
+        }
+    }
+    return read_tree_by(op, tree, path, len, OP_UNLESS_DEMOTED, len > at ? KV_SMALL : max, ret_snapshot);
 }
 
 int kv_read_path(struct op *op, const char *path, size_t len, size_t max, struct consul_snapshot **ret_snapshot,
