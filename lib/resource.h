@@ -1,8 +1,8 @@
 /*
  * What the files of the resource cache share: cache.c (reading; it says how all of it works), watch.c (asking, and who
  * is watched), answers.c (what comes of that), parts.c (prefixes that show the same), clock.c (what is due or idle),
- * waiters.c (who waits), resource.c (the table of resources), kv_index.c (those of /v1/kv in order), own_writes.c (what
- * this client changed itself).
+ * waiters.c (who waits), resource.c (the table of resources), kv_index.c (those of /v1/kv in order), kv_known.c (what
+ * they tell of a prefix), own_writes.c (what this client changed itself).
  */
 #ifndef CONSUL_LIB_RESOURCE_H
 #define CONSUL_LIB_RESOURCE_H
@@ -129,6 +129,9 @@ void too_big_add(struct cache *cache, struct consul_resource *resource);
 
 /* The decoded value of a path's query parameter, the caller's; NULL: none, or no memory. */
 char *url_parameter(const char *path, const char *name);
+
+/* There is a snapshot, or one is being asked for. */
+bool resource_is_used(const struct consul_resource *resource);
 
 /* How many others than our own requests hold it. */
 uint32_t resource_holders(const struct consul_resource *resource);
