@@ -68,26 +68,57 @@ static void on_answer(void *arg, const struct consul_answer *answer)
     pthread_mutex_unlock(&wait->lock);
 }
 
+static void begin(struct wait *wait)
+{
+    *wait = (struct wait){.done = false};
+    pthread_mutex_init(&wait->lock, NULL);
+    pthread_cond_init(&wait->done_cond, NULL);
+}
+
+/* Until it is done, if `r`, which is returned, says that it was begun. */
+static int end(struct wait *wait, int r)
+{
+    if (r == 0) {
+        pthread_mutex_lock(&wait->lock);
+        while (!wait->done)
+            pthread_cond_wait(&wait->done_cond, &wait->lock);
+        pthread_mutex_unlock(&wait->lock);
+        r = wait->err;
+    }
+    pthread_cond_destroy(&wait->done_cond);
+    pthread_mutex_destroy(&wait->lock);
+    return r;
+}
+
 static int ask(struct fs *fs, const char *path, char **ret_body)
 {
     struct consul_request request = {.method = "GET", .path = path, .intent = CONSUL_READ};
-    struct wait wait = {.done = false};
+    struct wait wait;
     int r;
 
-    pthread_mutex_init(&wait.lock, NULL);
-    pthread_cond_init(&wait.done_cond, NULL);
-    r = consul_request(fs->consul, &request, on_answer, &wait);
-    if (r == 0) {
-        pthread_mutex_lock(&wait.lock);
-        while (!wait.done)
-            pthread_cond_wait(&wait.done_cond, &wait.lock);
-        pthread_mutex_unlock(&wait.lock);
-        r = wait.err;
-    }
-    pthread_cond_destroy(&wait.done_cond);
-    pthread_mutex_destroy(&wait.lock);
+    begin(&wait);
+    r = end(&wait, consul_request(fs->consul, &request, on_answer, &wait));
     *ret_body = wait.body;
     return r;
+}
+
+static void on_measured(void *arg)
+{
+    struct wait *wait = arg;
+
+    pthread_mutex_lock(&wait->lock);
+    wait->done = true;
+    pthread_cond_signal(&wait->done_cond);
+    pthread_mutex_unlock(&wait->lock);
+}
+
+/* Whoever lists kv/ then finds it known how large it may be, see kv_cover.c. */
+static void measure_kv(struct fs *fs)
+{
+    struct wait wait;
+
+    begin(&wait);
+    (void)end(&wait, consul_kv_measure(fs->consul, on_measured, &wait));
 }
 
 /* ---- what the agent says of itself ---------------------------------------------------------------------------------
@@ -163,6 +194,16 @@ void agent_denied(struct fs *fs) { fs->acl = ACL_ON; }
 
 bool agent_may_hide(struct fs *fs) { return fs->acl != ACL_OFF && !fs->tells_filtered; }
 
+/* Of the configured datacenter, which a tree with another root may not have. */
+static bool shows_kv(const struct fs *fs)
+{
+    const char *root = fs->options->root;
+
+    while (root && *root == '/')
+        root++;
+    return !root || *root == '\0' || strncmp(root, "kv", 2) == 0;
+}
+
 int agent_connect(struct fs *fs, char **ret_error)
 {
     char *body = NULL;
@@ -183,6 +224,8 @@ int agent_connect(struct fs *fs, char **ret_error)
     free(body);
     if (fs->acl == ACL_UNKNOWN)
         ask_for_acl(fs);
+    if (shows_kv(fs))
+        measure_kv(fs);
     return 0;
 }
 

@@ -111,6 +111,47 @@ static bool is_restless(struct op *op, const char *path, size_t at)
     return tree_is(op, path, at, op_is_demoted) || (at > 0 && tree_is(op, path, at - 1, op_is_demoted));
 }
 
+/*
+ * For the names in a directory the server goes through all keys below it, and answers with a line for each name; for
+ * these keys it puts together one answer of all of them, in memory, even if nobody takes it: of 100 MB, seconds and
+ * gigabytes. So where the names took long, or those of what is around the directory did, it is not asked for before its
+ * own names were, by who lists it or looks into it.
+ */
+#define HEAVY_NS 10000000u /* some 30,000 keys */
+#define VERY_HEAVY_NS                                                                                                  \
+    100000000u        /* then not even what begins with a name is asked for before it is known what that is */
+#define FILE_NS 4000u /* what the names may take for each file among them, whose values are wanted */
+
+enum weight { LIGHT, UNKNOWN, HEAVY };
+
+static enum weight weight_of(struct op *op, const char *path, size_t at)
+{
+    for (;; at--) {
+        struct consul_kv_known known;
+
+        if (at > 0 && path[at - 1] != '/')
+            continue;
+        if (tree_is(op, path, at, op_is_used))
+            return LIGHT;
+        known = kv_known_of(op, path, at, KV_SMALL);
+        if (known.names_known)
+            return known.names_ns < HEAVY_NS ? LIGHT : HEAVY;
+        if (at == 0)
+            return UNKNOWN;
+    }
+}
+
+bool kv_values_are_worth_it(struct op *op, const char *prefix, size_t files)
+{
+    return kv_known_of(op, prefix, strlen(prefix), KV_SMALL).names_ns <= HEAVY_NS + files * FILE_NS;
+}
+
+/* Names first, for who looks at one of them? Where these were too many, what begins with a name is less. */
+static bool are_names_less(size_t at, const struct consul_kv_known *known)
+{
+    return at == 0 ? known->names_ns >= VERY_HEAVY_NS : !known->too_large && !known->names_too_large;
+}
+
 /* How much of the path[0..end) begins what has just told of it, if that is more than `at`; 0: nothing has. */
 static size_t told_of(struct op *op, const char *path, size_t at, size_t end)
 {
@@ -162,11 +203,12 @@ static bool is_asked_by_name(struct op *op, const char *path, size_t at, size_t 
 }
 
 /* The keys that begin with path[0..at), or at least those of them that begin with path[0..end). */
-static int read_step(struct op *op, const char *path, size_t at, size_t end, size_t max,
+static int read_step(struct op *op, const char *path, size_t at, size_t end, size_t max, bool listed,
                      struct consul_snapshot **ret_snapshot)
 {
-    bool named = end > at && kv_is_plain(path, end), restless;
+    bool named = end > at && kv_is_plain(path, end), restless, too_large;
     struct consul_kv_known known;
+    enum weight weight;
     size_t len = at;
 
     if (!tree_is(op, path, at, op_is_watched)) {
@@ -174,18 +216,22 @@ static int read_step(struct op *op, const char *path, size_t at, size_t end, siz
             len = kept(op, path, at, end);
         if (len == at) {
             known = kv_known_of(op, path, at, max);
+            weight = weight_of(op, path, at);
             restless = is_restless(op, path, at);
-            if (named && is_asked_by_name(op, path, at, end, restless || known.too_large, known.used))
+            too_large = known.too_large || (at == 0 && weight == HEAVY);
+            if ((named && weight == HEAVY && are_names_less(at, &known)) || (listed && weight != LIGHT))
+                return -EFBIG;
+            if (named && is_asked_by_name(op, path, at, end, restless || too_large, known.used))
                 len = end;
-            else if (restless || (known.too_large && !tree_is(op, path, at, op_is_used)))
+            else if (restless || (too_large && !tree_is(op, path, at, op_is_used)))
                 return -EFBIG;
         }
     }
     return read_tree_by(op, tree, path, len, OP_UNLESS_DEMOTED, len > at ? KV_SMALL : max, ret_snapshot);
 }
 
-int kv_read_path(struct op *op, const char *path, size_t len, size_t max, struct consul_snapshot **ret_snapshot,
-                 size_t *ret_covered)
+static int read_path(struct op *op, const char *path, size_t len, size_t max, bool listed,
+                     struct consul_snapshot **ret_snapshot, size_t *ret_covered)
 {
     size_t last = 0;
     int r = -EFBIG;
@@ -200,7 +246,8 @@ int kv_read_path(struct op *op, const char *path, size_t len, size_t max, struct
             return r;
         }
         last = i;
-        r = read_step(op, path, i, i + strcspn(path + i, "/"), i < len ? KV_SMALL : max, ret_snapshot);
+        r = read_step(op, path, i, i + strcspn(path + i, "/"), i < len ? KV_SMALL : max, listed && i == len,
+                      ret_snapshot);
         *ret_covered = i;
         if (!kv_try_finer(r))
             return r;
@@ -208,15 +255,21 @@ int kv_read_path(struct op *op, const char *path, size_t len, size_t max, struct
     return r;
 }
 
-int kv_read_cover(struct op *op, const char *prefix, struct consul_snapshot **ret_snapshot, size_t *ret_covered)
+int kv_read_path(struct op *op, const char *path, size_t len, size_t max, struct consul_snapshot **ret_snapshot,
+                 size_t *ret_covered)
 {
-    return kv_read_all(op, prefix, KV_SMALL, ret_snapshot, ret_covered);
+    return read_path(op, path, len, max, false, ret_snapshot, ret_covered);
 }
 
-int kv_read_all(struct op *op, const char *prefix, size_t max, struct consul_snapshot **ret_snapshot,
-                size_t *ret_covered)
+int kv_read_cover(struct op *op, const char *prefix, struct consul_snapshot **ret_snapshot, size_t *ret_covered)
 {
-    return kv_read_path(op, prefix, strlen(prefix), max, ret_snapshot, ret_covered);
+    return read_path(op, prefix, strlen(prefix), KV_SMALL, false, ret_snapshot, ret_covered);
+}
+
+int kv_read_listed(struct op *op, const char *prefix, size_t max, struct consul_snapshot **ret_snapshot,
+                   size_t *ret_covered)
+{
+    return read_path(op, prefix, strlen(prefix), max, true, ret_snapshot, ret_covered);
 }
 
 int kv_read_to_move(struct op *op, const char *prefix, struct consul_snapshot **ret_snapshot)

@@ -167,7 +167,7 @@ static int list_uncovered(struct op *op, const char *prefix, struct lister *list
     if (r < 0)
         return r;
     count_names(names, &files, &dirs);
-    if (files > 0 && lister->with_content) {
+    if (files > 0 && lister->with_content && kv_values_are_worth_it(op, prefix, files)) {
         r = kv_read_tree(op, prefix, strlen(prefix), dirs > 0 ? KV_MIXED : KV_LARGE, &snapshot);
         if (r == 0) {
             r = find_value(op, prefix, &value);
@@ -193,7 +193,7 @@ int kv_list(struct op *op, struct inode *dir, struct lister *lister)
         return -ENOMEM;
     len = strlen(prefix);
     /* All of it was asked for; but who lists the root of a large store has asked for names. */
-    r = kv_read_all(op, prefix, lister->with_content && len > 0 ? KV_MIXED : KV_SMALL, &snapshot, &covered);
+    r = kv_read_listed(op, prefix, lister->with_content && len > 0 ? KV_MIXED : KV_SMALL, &snapshot, &covered);
     if (r == 0 && covered < len) {
         value = consul_kv_find(&snapshot->kv, prefix, len - 1);
     } else if (r == 0 && len > 0) {

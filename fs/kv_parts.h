@@ -58,9 +58,13 @@ int kv_read_cover(struct op *op, const char *prefix, struct consul_snapshot **re
 /* The same of path[0..len), for who looks at what comes behind that: which may be all that is asked for. */
 int kv_read_path(struct op *op, const char *path, size_t len, size_t max, struct consul_snapshot **ret_snapshot,
                  size_t *ret_covered);
-/* The same for who wants all of `prefix`: that itself may be as large as `max`. */
-int kv_read_all(struct op *op, const char *prefix, size_t max, struct consul_snapshot **ret_snapshot,
-                size_t *ret_covered);
+/*
+ * The same for who lists `prefix`: that itself may be as large as `max`. -EFBIG also where its names had better be
+ * asked for first; and whether what is below is worth asking for then, for the values of so many files among them.
+ */
+int kv_read_listed(struct op *op, const char *prefix, size_t max, struct consul_snapshot **ret_snapshot,
+                   size_t *ret_covered);
+bool kv_values_are_worth_it(struct op *op, const char *prefix, size_t files);
 /* All keys of `prefix`, for who moves some of them: also when it changes too often to be read like that by others. */
 int kv_read_to_move(struct op *op, const char *prefix, struct consul_snapshot **ret_snapshot);
 

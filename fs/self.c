@@ -170,6 +170,7 @@ static void print_all(struct fs *fs, void (*print)(FILE *, const char *, uint64_
     print(stream, "watches.promotions", stats.promotions);
     print(stream, "prefixes.demoted", stats.demoted);
     print(stream, "prefixes.too_large", stats.too_large);
+    print(stream, "prefixes.names_us", stats.root_names_ns / 1000);
 }
 
 static void print_plain(FILE *stream, const char *name, uint64_t value)

@@ -133,6 +133,22 @@ static bool is_elsewhere(const struct cache *cache, const char *path)
     return elsewhere;
 }
 
+/* cache.lock is held. */
+static void note_trip(struct cache *cache, uint64_t took)
+{
+    if (cache->trip_ns == 0 || (took > 0 && took < cache->trip_ns))
+        cache->trip_ns = took;
+    else if (took > 0)
+        cache->trip_ns += (took - cache->trip_ns) / 64;
+}
+
+void cache_note_served(struct cache *cache, const struct http_request *request)
+{
+    pthread_mutex_lock(&cache->lock);
+    note_trip(cache, request->served_ns);
+    pthread_mutex_unlock(&cache->lock);
+}
+
 void cache_note_contact(struct cache *cache, const struct http_request *request, int err)
 {
     bool lost =
@@ -335,15 +351,11 @@ static bool is_dubious(struct consul_resource *resource, const struct http_reque
 /* cache.lock is held. */
 static void note_served(struct consul_resource *resource, const struct http_request *request)
 {
-    struct cache *cache = resource->cache;
     uint64_t took = request->served_ns;
 
-    if (took == 0)
-        return;
-    cache->trip_ns =
-        cache->trip_ns == 0 || took < cache->trip_ns ? took : cache->trip_ns + (took - cache->trip_ns) / 64;
-    if (resource->prefix && resource->format != CONSUL_KV)
-        resource->served_ns = resource->served_ns ? (resource->served_ns * 3 + took) / 4 : took;
+    note_trip(resource->cache, took);
+    if (took > 0 && resource->prefix && resource->format != CONSUL_KV)
+        kv_note_names(resource, took);
 }
 
 static void take_got(struct received *received)
@@ -430,9 +442,7 @@ static uint64_t fetch_cost_ns(const struct consul_resource *resource)
  */
 static size_t work_as_bytes(const struct consul_resource *resource)
 {
-    uint64_t trip_ns = resource->cache->trip_ns;
-
-    return resource->served_ns > trip_ns ? 2 * (resource->served_ns - trip_ns) / NS_PER_LARGE_BYTE : 0;
+    return 2 * cache_work_ns(resource->cache, resource->served_ns) / NS_PER_LARGE_BYTE;
 }
 
 size_t consul_resource_weight(struct consul_resource *resource)

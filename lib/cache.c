@@ -409,6 +409,7 @@ void cache_add_stats(struct cache *cache, struct consul_stats *stats)
     stats->idle_ended = cache->idle_ended;
     stats->demotions = cache->demotions;
     stats->promotions = cache->promotions;
+    stats->root_names_ns = cache_work_ns(cache, cache->root_names_ns);
     stats->watches = cache->watches;
     stats->resources = cache->n;
     stats->snapshot_bytes = cache->snapshot_bytes;

@@ -45,6 +45,10 @@ void cache_kv_catch_up(struct cache *cache, const char *datacenter, const char *
 int cache_look_up(struct cache *cache, struct consul_resource *resource, const char *datacenter, const char *key,
                   struct consul_kv_entry **ret_entry, uint64_t *ret_index);
 
+/* The answer has come. */
+void cache_note_served(struct cache *cache, const struct http_request *request);
+/* It was that of the names in the root of the configured datacenter. How long they took beyond a trip, at best. */
+uint64_t cache_note_root_names(struct cache *cache, const struct http_request *request, bool anew);
 /* See consul_kv_known(). */
 struct consul_kv_known cache_kv_known(struct cache *cache, const char *datacenter, const char *prefix, size_t max);
 size_t cache_kv_watched(struct cache *cache, const char *datacenter, const char *text, size_t from, size_t to);

@@ -219,6 +219,7 @@ static void on_call(struct http_request *request)
     };
 
     cache_note_contact(call->client->cache, request, answer.err);
+    cache_note_served(call->client->cache, request);
     call->done(call->arg, &answer);
     free(call);
     http_request_free(request);
@@ -316,6 +317,69 @@ int consul_catch_up(struct consul *client, const char *datacenter, void (*done)(
 struct consul_kv_known consul_kv_known(struct consul *client, const char *datacenter, const char *prefix, size_t max)
 {
     return cache_kv_known(client->cache, datacenter ? datacenter : client->datacenter, prefix, max);
+}
+
+#define MEASURE_TIMES 3
+#define MEASURE_AGAIN_MS 5  /* from here on, */
+#define MEASURE_SURE_MS 100 /* up to here */
+#define MEASURE_LAST_MS 1000
+#define MEASURE_ANSWER ((size_t)1 << 20)
+
+struct measuring {
+    struct consul *client;
+    unsigned times;
+    void (*done)(void *arg);
+    void *arg;
+};
+
+static void on_measured(struct http_request *request);
+
+static int measure(struct measuring *measuring)
+{
+    struct consul *client = measuring->client;
+    struct http_request *request = http_request_new("GET", NULL);
+
+    if (!request || client_path(client, "/v1/kv/?keys&separator=%2F&stale", &request->path) < 0) {
+        http_request_free(request);
+        return -ENOMEM;
+    }
+    request->intent = CONSUL_READ;
+    request->max_answer = MEASURE_ANSWER;
+    request->deadline_ns = consul_now_ns() + MEASURE_LAST_MS * 1000000;
+    request->done = on_measured;
+    request->arg = measuring;
+    measuring->times++;
+    http_enqueue(client->http, request);
+    http_send(client->http);
+    return 0;
+}
+
+/* However many names there are, or none that may be seen: it took as long. */
+static void on_measured(struct http_request *request)
+{
+    struct measuring *measuring = request->arg;
+    uint64_t took_ms = cache_note_root_names(measuring->client->cache, request, measuring->times == 1) / 1000000;
+    bool again = took_ms >= MEASURE_AGAIN_MS && took_ms < MEASURE_SURE_MS && measuring->times < MEASURE_TIMES;
+
+    http_request_free(request);
+    if (again && measure(measuring) == 0)
+        return;
+    measuring->done(measuring->arg);
+    free(measuring);
+}
+
+int consul_kv_measure(struct consul *client, void (*done)(void *arg), void *arg)
+{
+    struct measuring *measuring = malloc(sizeof(*measuring));
+    int r = -ENOMEM;
+
+    if (measuring) {
+        *measuring = (struct measuring){.client = client, .done = done, .arg = arg};
+        r = measure(measuring);
+    }
+    if (r < 0)
+        free(measuring);
+    return r;
 }
 
 size_t consul_kv_watched(struct consul *client, const char *datacenter, const char *text, size_t from, size_t to)

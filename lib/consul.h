@@ -379,17 +379,27 @@ const char *consul_resource_kv_datacenter(const struct consul_resource *resource
 /*
  * What resources that show all or some of them tell of the keys that begin with `prefix`, in the datacenter (NULL: the
  * configured one): how many are used, counted up to CONSUL_KV_USED_MAX; whether these alone are known to exceed `max`
- * bytes of an answer; when
- * (consul_now_ns(), and CLOCK_REALTIME) the newest of the answers came that were too large and had nothing but such
- * keys, as far as they were read. 0: there was none.
+ * bytes of an answer; when (consul_now_ns(), and CLOCK_REALTIME) the newest of the answers came that were too large and
+ * had nothing but such keys, as far as they were read. 0: there was none.
+ *
+ * For the names directly in `prefix` the server goes through all keys below it: how long that took, beyond what any
+ * request takes, tells how many these are before all of them are asked for. See consul_kv_measure().
  */
 #define CONSUL_KV_USED_MAX 8
 struct consul_kv_known {
     unsigned used;
     bool too_large;
     uint64_t there_ns, seen_ns;
+    bool names_known, names_too_large; /* too large: the names alone exceeded what was wanted of them */
+    uint64_t names_ns;
 };
 struct consul_kv_known consul_kv_known(struct consul *client, const char *datacenter, const char *prefix, size_t max);
+/*
+ * Has consul_kv_known() tell how long the names in the root of the configured datacenter take, for an hour: asks for
+ * them, of any server; again, twice at most, where that took a while, which may have been chance; and for no longer
+ * than a second. `done` is then called, on the network thread.
+ */
+int consul_kv_measure(struct consul *client, void (*done)(void *arg), void *arg) CONSUL_WARN_UNUSED;
 /*
  * How long the shortest prefix of `text` is, longer than `from` and at most `to` bytes, whose keys are all watched; 0:
  * none is.
@@ -588,7 +598,8 @@ struct consul_stats {
     /* Why watches ended: for a hotter one, because nobody read, because they brought too much. What was demoted and is
      * watched again counts as promoted. */
     uint64_t evictions, idle_ended, demotions, promotions;
-    unsigned abandoned; /* blocking queries of ended watches that the agent still holds a connection for */
+    unsigned abandoned;     /* blocking queries of ended watches that the agent still holds a connection for */
+    uint64_t root_names_ns; /* see consul_kv_measure(); 0: not known */
     uint64_t watches_ended, cache_hits, cache_misses, dropped_answers, stale_served;
     uint64_t disconnected_since_ns; /* CLOCK_REALTIME; 0 while connected */
     uint64_t filtered;              /* answers of which the server said that ACLs filtered them */

@@ -5,15 +5,81 @@
 #include <pthread.h>
 #include <string.h>
 
+#define MEASURED_FOR (3600 * SECOND) /* a store does not grow out of hand in less */
+
+uint64_t cache_work_ns(const struct cache *cache, uint64_t served_ns)
+{
+    return served_ns > cache->trip_ns ? served_ns - cache->trip_ns : 0;
+}
+
+static bool is_configured(const struct cache *cache, const char *datacenter)
+{
+    return cache->datacenter ? datacenter && strcmp(cache->datacenter, datacenter) == 0 : datacenter == NULL;
+}
+
+/* cache.lock is held. */
+static void note_root_names(struct cache *cache, uint64_t served_ns, bool anew)
+{
+    uint64_t now = consul_now_ns();
+
+    if (served_ns == 0 || (!anew && served_ns >= cache->root_names_ns))
+        return;
+    cache->root_names_ns = served_ns;
+    cache->root_names_at_ns = now;
+}
+
+void kv_note_names(struct consul_resource *resource, uint64_t served_ns)
+{
+    resource->served_ns = resource->served_ns ? (resource->served_ns * 3 + served_ns) / 4 : served_ns;
+    if (*resource->prefix == '\0' && is_configured(resource->cache, resource->datacenter))
+        note_root_names(resource->cache, served_ns, true);
+}
+
+uint64_t cache_note_root_names(struct cache *cache, const struct http_request *request, bool anew)
+{
+    uint64_t work_ns;
+
+    pthread_mutex_lock(&cache->lock);
+    if (request->net == CONSUL_NET_OK || request->net == CONSUL_NET_TOO_BIG)
+        note_root_names(cache, request->served_ns, anew);
+    else if (request->net == CONSUL_NET_TIMEOUT) /* at least */
+        note_root_names(cache, request->done_ns - request->sent_ns, anew);
+    work_ns = cache_work_ns(cache, cache->root_names_ns);
+    pthread_mutex_unlock(&cache->lock);
+    return work_ns;
+}
+
+/* cache.lock is held; `i` is the first resource of the prefix. */
+static void know_names(struct cache *cache, size_t i, const char *datacenter, const char *prefix,
+                       struct consul_kv_known *known)
+{
+    uint64_t now = consul_now_ns(), served_ns = 0;
+
+    for (; served_ns == 0 && kv_index_is(&cache->kv, i, prefix, strlen(prefix)); i++) {
+        const struct consul_resource *r = cache->kv.at[i];
+
+        if (r->format == CONSUL_KV || !resource_is_kv_of(r, datacenter))
+            continue;
+        known->names_too_large |= now < r->too_big_until_ns;
+        served_ns = r->served_ns;
+    }
+    if (served_ns == 0 && *prefix == '\0' && cache->root_names_ns > 0 && now - cache->root_names_at_ns < MEASURED_FOR &&
+        is_configured(cache, datacenter))
+        served_ns = cache->root_names_ns;
+    known->names_known = served_ns > 0;
+    known->names_ns = cache_work_ns(cache, served_ns);
+}
+
 struct consul_kv_known cache_kv_known(struct cache *cache, const char *datacenter, const char *prefix, size_t max)
 {
     struct consul_kv_known known = {0};
     uint64_t now = consul_now_ns();
-    size_t len = strlen(prefix);
+    size_t len = strlen(prefix), i;
 
     pthread_mutex_lock(&cache->lock);
-    for (size_t i = kv_index_find(&cache->kv, prefix, len);
-         known.used < CONSUL_KV_USED_MAX && kv_index_begins(&cache->kv, i, prefix, len); i++)
+    i = kv_index_find(&cache->kv, prefix, len);
+    know_names(cache, i, datacenter, prefix, &known);
+    for (; known.used < CONSUL_KV_USED_MAX && kv_index_begins(&cache->kv, i, prefix, len); i++)
         known.used += resource_is_kv_of(cache->kv.at[i], datacenter) && resource_is_used(cache->kv.at[i]);
     for (const struct consul_resource *r = cache->too_big; r; r = r->next_too_big) {
         if (now >= r->too_big_until_ns || !resource_is_kv_of(r, datacenter) ||

@@ -101,12 +101,13 @@ struct cache {
     struct consul_resource *all, *watched, *too_big;
     struct kv_index kv;
     unsigned watches;
-    struct abandoned abandoned;             /* the queries of watches that were ended */
-    struct consul_waiter *soonest, *latest; /* by deadline */
-    uint64_t trip_ns;                       /* what an answer takes at least, lately; 0: none came */
-    uint64_t timer_ns;                      /* the earliest refetch or end of a grace; a tick is due then */
-    uint64_t wrote_ns;                      /* when this client last learnt that it had written to /v1/kv */
-    unsigned wrote_in_row;                  /* how often it did so before that, each shortly before the next */
+    struct abandoned abandoned;               /* the queries of watches that were ended */
+    struct consul_waiter *soonest, *latest;   /* by deadline */
+    uint64_t trip_ns;                         /* what an answer takes at least, lately; 0: none came */
+    uint64_t root_names_ns, root_names_at_ns; /* see consul_kv_measure(): how long they took, and when; 0: not known */
+    uint64_t timer_ns;                        /* the earliest refetch or end of a grace; a tick is due then */
+    uint64_t wrote_ns;                        /* when this client last learnt that it had written to /v1/kv */
+    unsigned wrote_in_row;                    /* how often it did so before that, each shortly before the next */
     uint64_t swept_ns, disconnected_ns, disconnected_realtime_ns;
     uint64_t hits, misses, dropped, ended, stale_served, filtered, snapshot_bytes, waiters;
     uint64_t evicted, idle_ended, demotions, promotions;
@@ -117,6 +118,11 @@ struct cache {
     bool broke_all;               /* Consul has been away for longer than stale= allows, and every watch was given up */
     bool closing;
 };
+
+/* kv_known.c; cache.lock is held. What a server took beyond what any request takes. */
+uint64_t cache_work_ns(const struct cache *cache, uint64_t served_ns);
+/* The resource shows names, which the server took so long to gather. */
+void kv_note_names(struct consul_resource *resource, uint64_t served_ns);
 
 /* resource.c; cache.lock is held by the caller of each. */
 void table_remove(struct cache *cache, struct consul_resource *resource);

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from harness.programs import sanitized
+from harness.proxy import Delay
 from model import driver
 
 
@@ -113,6 +114,13 @@ def test_two_mounts(mount, agent):
 @pytest.mark.limit(36000)
 def test_two_mounts_of_a_large_store(mount, agent):
     compare([agent, agent], mount, 410, 80, large=True)
+
+
+@pytest.mark.limit(36000)
+def test_two_mounts_of_a_heavy_store(mount, agent, proxy):
+    """For whose names the server takes so long that nobody asks for all of it."""
+    with proxy.fault(Delay(0.02), path="/v1/kv/*", asking="keys"):
+        compare([agent, agent], lambda _: mount(proxy), 420, 60)
 
 
 @pytest.mark.limit(36000)

@@ -38,11 +38,13 @@ class Request:
         """A blocking query, which may wait for minutes, as against one that is answered at once."""
         return self.query.get("index", "0") not in ("", "0") or "hash" in self.query
 
-    def matches(self, path="*", method=None, blocking=None):
+    def matches(self, path="*", method=None, blocking=None, asking=None):
+        """`asking`: the name of a query parameter that it has."""
         return (
             fnmatch.fnmatchcase(self.path, path)
             and method in (None, self.method)
             and blocking in (None, self.blocking)
+            and (asking is None or asking in self.query)
         )
 
     def __str__(self):
