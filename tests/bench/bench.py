@@ -25,6 +25,7 @@ GROUPS = {
     "first": rows_kv.rows_first,
     "grep": rows_kv.rows_grep,
     "large-store": rows_kv.rows_large_store,
+    "heavy-store": rows_kv.rows_heavy_store,
     "large-directory": rows_kv.rows_large_directory,
     "catalog": rows_services.rows_catalog,
     "write": rows_kv.rows_write,

@@ -254,6 +254,55 @@ def rows_large_store(world):
     )
 
 
+def rows_heavy_store(world):
+    """what is looked at beside 100,000 keys of 1 kB"""
+    count = 40000 if world.quick else 100000
+    agent = world.agent()
+    load(agent, {f"vault/logical/{n % 50:02}/{n // 50 % 40:02}/{n:06}": b"v" * 1000 for n in range(count)})
+    load(agent, {f"config/{n}": b"%d" % n for n in range(20)})
+    mount = world.mount(agent)
+    client = KeepAlive(agent.http)
+    names = "?keys&separator=%2F"
+    kv = mount / "kv"
+    # What is looked at, what was listed before (nothing: all was forgotten), and what a client would ask for.
+    looks = (
+        ("ls kv", None, lambda: _run("ls", kv), [f"/v1/kv/{names}"]),
+        ("ls -l kv/vault, after ls kv", kv, lambda: _run("ls", "-l", kv / "vault"), [f"/v1/kv/vault/{names}"]),
+        (
+            "cat kv/config/7, after ls kv",
+            kv,
+            lambda: _cat(kv / "config/7"),
+            [f"/v1/kv/config/{names}", "/v1/kv/config/?recurse"],
+        ),
+        ("first cat kv/config/7", None, lambda: _cat(kv / "config/7"), ["/v1/kv/config?recurse"]),
+    )
+    for what, after, look, targets in looks:
+        requests, received = [], []
+
+        def own():
+            drop_caches(mount)
+            if after:
+                os.listdir(after)
+            with Counters(mount) as counters:
+                took = _timed(look)
+            requests.append(counters.requests)
+            received.append(counters["http.bytes_received"])
+            return took
+
+        found = rounds(
+            3 if world.quick else 7, {"consulfs": own, "c": lambda: sum(_timed(client.get, target) for target in targets)}
+        )
+        yield Row(
+            f"{what}, beside {count:,} keys of 1 kB",
+            target=f"≤ {len(targets)} request{'s' if len(targets) > 1 else ''}, bytes as for what is shown (≤ 8 kB)",
+            met=max(requests) <= len(targets) and max(received) <= 8000,
+            result=f"{max(received)} bytes; {median(found['consulfs']) / median(found['c']):.1f} × the same by C",
+            requests=_counts(requests),
+            cells={way: spread(found[way]) for way in ("consulfs", "c")},
+        )
+    client.close()
+
+
 def rows_large_directory(world):
     """ls -l of 20,000 and 100,000 keys, and the mount after that, idle"""
     for count, limit_s, most in ((20000, 1, 3),) if world.quick else ((20000, 1, 3), (100000, 6, None)):
