@@ -56,16 +56,24 @@ struct wait {
     char *body;
 };
 
-static void on_answer(void *arg, const struct consul_answer *answer)
+static void on_done(void *arg)
 {
     struct wait *wait = arg;
 
     pthread_mutex_lock(&wait->lock);
-    wait->err = answer->err;
-    wait->body = strndup(answer->body ? answer->body : "", answer->body_len);
     wait->done = true;
     pthread_cond_signal(&wait->done_cond);
     pthread_mutex_unlock(&wait->lock);
+}
+
+/* Who waits looks at the answer when it is done, not before. */
+static void on_answer(void *arg, const struct consul_answer *answer)
+{
+    struct wait *wait = arg;
+
+    wait->err = answer->err;
+    wait->body = strndup(answer->body ? answer->body : "", answer->body_len);
+    on_done(wait);
 }
 
 static void begin(struct wait *wait)
@@ -102,23 +110,13 @@ static int ask(struct fs *fs, const char *path, char **ret_body)
     return r;
 }
 
-static void on_measured(void *arg)
-{
-    struct wait *wait = arg;
-
-    pthread_mutex_lock(&wait->lock);
-    wait->done = true;
-    pthread_cond_signal(&wait->done_cond);
-    pthread_mutex_unlock(&wait->lock);
-}
-
 /* Whoever lists kv/ then finds it known how large it may be, see kv_cover.c. */
 static void measure_kv(struct fs *fs)
 {
     struct wait wait;
 
     begin(&wait);
-    (void)end(&wait, consul_kv_measure(fs->consul, on_measured, &wait));
+    (void)end(&wait, consul_kv_measure(fs->consul, on_done, &wait));
 }
 
 /* ---- what the agent says of itself ---------------------------------------------------------------------------------
