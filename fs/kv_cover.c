@@ -118,27 +118,26 @@ static bool is_restless(struct op *op, const char *path, size_t at)
  * own names were, by who lists it or looks into it.
  */
 #define HEAVY_NS 10000000u /* some 30,000 keys */
-#define VERY_HEAVY_NS                                                                                                  \
-    100000000u        /* then not even what begins with a name is asked for before it is known what that is */
+/* Then not even what begins with a name is asked for before it is known what that is. */
+#define VERY_HEAVY_NS 100000000u
 #define FILE_NS 4000u /* what the names may take for each file among them, whose values are wanted */
 
 enum weight { LIGHT, UNKNOWN, HEAVY };
 
-static enum weight weight_of(struct op *op, const char *path, size_t at)
+/* `known` is of the directory path[0..at). */
+static enum weight weight_of(struct op *op, const char *path, size_t at, struct consul_kv_known known)
 {
-    for (;; at--) {
-        struct consul_kv_known known;
-
-        if (at > 0 && path[at - 1] != '/')
-            continue;
-        if (tree_is(op, path, at, op_is_used))
-            return LIGHT;
-        known = kv_known_of(op, path, at, KV_SMALL);
+    while (!tree_is(op, path, at, op_is_used)) {
         if (known.names_known)
             return known.names_ns < HEAVY_NS ? LIGHT : HEAVY;
         if (at == 0)
             return UNKNOWN;
+        do
+            at--;
+        while (at > 0 && path[at - 1] != '/');
+        known = kv_known_of(op, path, at, KV_SMALL);
     }
+    return LIGHT;
 }
 
 bool kv_values_are_worth_it(struct op *op, const char *prefix, size_t files)
@@ -216,7 +215,7 @@ static int read_step(struct op *op, const char *path, size_t at, size_t end, siz
             len = kept(op, path, at, end);
         if (len == at) {
             known = kv_known_of(op, path, at, max);
-            weight = weight_of(op, path, at);
+            weight = weight_of(op, path, at, known);
             restless = is_restless(op, path, at);
             too_large = known.too_large || (at == 0 && weight == HEAVY);
             if ((named && weight == HEAVY && are_names_less(at, &known)) || (listed && weight != LIGHT))
