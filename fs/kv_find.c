@@ -313,10 +313,8 @@ static int find_uncovered(struct op *op, const char *prefix, const char *key, bo
     if (!kv_names_are_watched(op, prefix, strlen(prefix)) && (r = find_by_witness(op, below, ret_place)) != -ENOENT)
         goto out;
     r = kv_read_few_names(op, prefix, &names);
-    if (!*key && kv_try_finer(r)) {
-        r = find_in_all(op, key, below, is_value, ret_place);
-    } else if (*key && (kv_try_finer(r) || r == -ENOENT)) {
-        r = find_by_itself(op, key, below, ret_place);
+    if (kv_try_finer(r) || r == -ENOENT) { /* no path leads to what is below the empty key */
+        r = *key ? find_by_itself(op, key, below, ret_place) : find_in_all(op, key, below, is_value, ret_place);
     } else if (r == 0 && names_have(names->json, below)) {
         *ret_place = (struct kv_place){.is_dir = true, .seen_ns = names->seen_ns};
     } else if (r == 0 && !names_have(names->json, key)) {
