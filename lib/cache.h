@@ -45,6 +45,8 @@ void cache_kv_catch_up(struct cache *cache, const char *datacenter, const char *
 int cache_look_up(struct cache *cache, struct consul_resource *resource, const char *datacenter, const char *key,
                   struct consul_kv_entry **ret_entry, uint64_t *ret_index);
 
+/* The same datacenter? NULL: that of the agent. */
+bool cache_same_datacenter(const char *one, const char *other);
 /* The answer has come. */
 void cache_note_served(struct cache *cache, const struct http_request *request);
 /* It was that of the names in the root of the configured datacenter. How long they took beyond a trip, at best. */

@@ -12,26 +12,19 @@ uint64_t cache_work_ns(const struct cache *cache, uint64_t served_ns)
     return served_ns > cache->trip_ns ? served_ns - cache->trip_ns : 0;
 }
 
-static bool is_configured(const struct cache *cache, const char *datacenter)
-{
-    return cache->datacenter ? datacenter && strcmp(cache->datacenter, datacenter) == 0 : datacenter == NULL;
-}
-
 /* cache.lock is held. */
 static void note_root_names(struct cache *cache, uint64_t served_ns, bool anew)
 {
-    uint64_t now = consul_now_ns();
-
     if (served_ns == 0 || (!anew && served_ns >= cache->root_names_ns))
         return;
     cache->root_names_ns = served_ns;
-    cache->root_names_at_ns = now;
+    cache->root_names_at_ns = consul_now_ns();
 }
 
 void kv_note_names(struct consul_resource *resource, uint64_t served_ns)
 {
     resource->served_ns = resource->served_ns ? (resource->served_ns * 3 + served_ns) / 4 : served_ns;
-    if (*resource->prefix == '\0' && is_configured(resource->cache, resource->datacenter))
+    if (*resource->prefix == '\0' && cache_same_datacenter(resource->cache->datacenter, resource->datacenter))
         note_root_names(resource->cache, served_ns, true);
 }
 
@@ -64,7 +57,7 @@ static void know_names(struct cache *cache, size_t i, const char *datacenter, co
         served_ns = r->served_ns;
     }
     if (served_ns == 0 && *prefix == '\0' && cache->root_names_ns > 0 && now - cache->root_names_at_ns < MEASURED_FOR &&
-        is_configured(cache, datacenter))
+        cache_same_datacenter(cache->datacenter, datacenter))
         served_ns = cache->root_names_ns;
     known->names_known = served_ns > 0;
     known->names_ns = cache_work_ns(cache, served_ns);

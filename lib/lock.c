@@ -779,8 +779,7 @@ static struct consul_lock *same_key(struct locks *locks, const char *datacenter,
 {
     struct consul_lock *lock = locks->all;
 
-    while (lock && (lock->freed || strcmp(lock->key, key) != 0 ||
-                    (lock->datacenter ? !datacenter || strcmp(lock->datacenter, datacenter) != 0 : datacenter != NULL)))
+    while (lock && (lock->freed || strcmp(lock->key, key) != 0 || !cache_same_datacenter(lock->datacenter, datacenter)))
         lock = lock->next;
     return lock;
 }

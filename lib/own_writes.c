@@ -97,11 +97,14 @@ void cache_expire(struct cache *cache, const char *prefix, bool told)
     pthread_mutex_unlock(&cache->lock);
 }
 
+bool cache_same_datacenter(const char *one, const char *other)
+{
+    return one ? other && strcmp(one, other) == 0 : other == NULL;
+}
+
 bool resource_is_kv_of(const struct consul_resource *resource, const char *datacenter)
 {
-    if (!resource->prefix)
-        return false;
-    return resource->datacenter ? datacenter && strcmp(resource->datacenter, datacenter) == 0 : datacenter == NULL;
+    return resource->prefix && cache_same_datacenter(resource->datacenter, datacenter);
 }
 
 bool resource_covers(const struct consul_resource *resource, const char *datacenter, const char *key)
