@@ -549,6 +549,22 @@ static int ask_again(struct fuse_session *session, fuse_ino_t dir, const char *n
 #endif
 }
 
+/*
+ * The kernel takes no word of a name while it renames it, and then does not find it, or finds another: the one that is
+ * meant has moved on, with what the kernel took its old name for.
+ */
+static void tell_where_it_is(struct notify *notify, const struct telling *telling)
+{
+    struct inode *inode = telling->inode;
+    bool moved;
+
+    pthread_mutex_lock(&notify->fs->inodes.lock);
+    moved = inode->parent != telling->dir || strcmp(inode->name, telling->name) != 0;
+    pthread_mutex_unlock(&notify->fs->inodes.lock);
+    if (moved)
+        notify_inode(notify->fs, inode, false);
+}
+
 static void tell(struct notify *notify, const struct telling *telling)
 {
     struct fs *fs = notify->fs;
@@ -576,6 +592,8 @@ static void tell(struct notify *notify, const struct telling *telling)
         r = tell_deleted(notify, dir, telling);
     else
         r = ask_again(notify->session, dir, telling->name, len);
+    if (telling->inode && telling->inode != telling->dir)
+        tell_where_it_is(notify, telling);
     fs_count(fs, COUNT_NOTIFIED);
     if (r < 0 && r != -ENOENT && r != -ENOTDIR && r != -EBADF && r != -ENODEV && r != -ENOTCONN)
         log_line(LOG_DEBUG, "notify: %s: %s", telling->name, strerror(-r));

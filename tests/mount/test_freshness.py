@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from harness.programs import fails_with, opened, sh
-from harness.proxy import Drop, Stall
+from harness.proxy import Drop, Stall, Withhold
 from harness.stats import stat_of
 from harness.wait import wait_equal, wait_until
 
@@ -131,6 +131,23 @@ def test_written_to_what_has_become_the_value_of_a_directory(mount, agent):
         wait_until(lambda: [entry.stat().st_size for entry in os.scandir(mnt / "kv/a")] == [3, 1], "a is a directory")
         os.pwrite(fd, b"newer", 0)
         assert (mnt / "kv/a/%value").read_bytes() == b"newer"
+
+
+def test_renamed_while_its_old_name_is_let_go(mount, agent, proxy):
+    """What watched that ends with the last key, and the kernel takes no word of a name while it renames it."""
+    agent.kv_set("one", b"value")
+    mnt = mount(proxy)
+    wait_watched(proxy, (mnt / "kv/one").read_bytes)
+    ended = stat_of(mnt, "watches.ended")
+    with proxy.fault(Withhold(), path="/v1/txn", method="PUT"):
+        thread = threading.Thread(target=lambda: os.rename(mnt / "kv/one", mnt / "kv/two"))
+        thread.start()
+        wait_until(lambda: stat_of(mnt, "watches.ended") > ended, "the rename is known before its answer has come")
+    thread.join()
+    with opened(mnt / "kv/two", os.O_PATH):  # the kernel does not drop the name either
+        assert (mnt / "kv/two").stat().st_size == len(b"value")
+        agent.kv_set("two", b"another value")
+        wait_equal(lambda: (mnt / "kv/two").stat().st_size, len(b"another value"))
 
 
 def test_absent_name_appears(mount, agent, proxy):

@@ -9,7 +9,7 @@ import pytest
 import requests
 import urllib3
 
-from harness.proxy import Answer, Delay, Drop, Endless, Reset, Stall, Truncate
+from harness.proxy import Answer, Delay, Drop, Endless, Reset, Stall, Truncate, Withhold
 from harness.wait import wait_until
 
 
@@ -148,6 +148,15 @@ def test_proxy_faults(agent, proxy):
     with proxy.fault(Endless()), get(proxy, "/v1/kv/k", stream=True) as answer:
         assert len(answer.raw.read(1 << 20)) == 1 << 20
     assert get(proxy, "/v1/kv/k?raw").text == "v" * 1000
+
+
+def test_proxy_withholds_an_answer(agent, proxy):
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        with proxy.fault(Withhold(), method="PUT"):
+            put = pool.submit(requests.put, f"http://{proxy.http}/v1/kv/k", b"value", timeout=10)
+            wait_until(lambda: agent.kv_get("k") == b"value", "it is done")
+            assert not put.done()
+        assert put.result().ok
 
 
 def test_proxy_stall_and_cut(agent, proxy):

@@ -79,6 +79,11 @@ class Stall:
 
 
 @dataclass
+class Withhold:
+    """Passes the request on; the agent's answer is held back until the fault ends."""
+
+
+@dataclass
 class Answer:
     """Answers by itself."""
 
@@ -274,6 +279,8 @@ async def _answer(request, head, fault, agent, client):
         response = await _read_head(agent_reader)
     if not response:
         return False
+    if isinstance(kind, Withhold):
+        await fault.ended.wait()
     client.write(response)
 
     passed = 0
