@@ -145,6 +145,13 @@ bool kv_values_are_worth_it(struct op *op, const char *prefix, size_t files)
     return kv_known_of(op, prefix, strlen(prefix), KV_SMALL).names_ns <= HEAVY_NS + files * FILE_NS;
 }
 
+bool kv_names_are_quick(struct op *op, const char *prefix)
+{
+    size_t len = strlen(prefix);
+
+    return kv_names_are_watched(op, prefix, len) || kv_known_of(op, prefix, len, KV_SMALL).names_ns < HEAVY_NS;
+}
+
 /* Names first, for who looks at one of them? Where these were too many, what begins with a name is less. */
 static bool are_names_less(size_t at, const struct consul_kv_known *known)
 {

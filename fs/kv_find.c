@@ -141,6 +141,9 @@ bool kv_has_below(const struct consul_kv_list *list, const char *key)
     return has;
 }
 
+/* An empty folder marker is only the directory's. */
+static bool is_only_marker(const struct kv_place *place) { return !place->is_dir && place->entry->value_len == 0; }
+
 int kv_find_in_cover(const struct consul_snapshot *snapshot, const char *key, bool is_value, bool is_marker,
                      struct kv_place *ret_place)
 {
@@ -152,13 +155,12 @@ int kv_find_in_cover(const struct consul_snapshot *snapshot, const char *key, bo
     ret_place->entry = entry;
     if (ret_place->is_dir)
         return 0;
-    if (!entry || (is_marker && entry->value_len == 0)) /* an empty folder marker is only the directory's */
+    if (!entry || (is_marker && is_only_marker(ret_place)))
         return -ENOENT;
     return 0; /* %value also where the prefix has just lost its last key: who is in the directory still removes it */
 }
 
-/* Keys come sorted. */
-static bool names_have(const json_t *names, const char *name)
+bool kv_names_have(const json_t *names, const char *name)
 {
     size_t low = 0, high = json_array_size(names);
 
@@ -187,10 +189,10 @@ int kv_has_value(struct op *op, const char *prefix, bool *ret_has)
     if (r == 0) {
         slash = strrchr(above, '/');
         above[slash ? slash + 1 - above : 0] = '\0';
-        r = kv_read_few_names(op, above, &names);
+        r = kv_names_are_quick(op, above) ? kv_read_few_names(op, above, &names) : -EFBIG;
     }
     if (r == 0)
-        *ret_has = names_have(names->json, key);
+        *ret_has = kv_names_have(names->json, key);
     free(key);
     free(above);
     return r;
@@ -315,9 +317,9 @@ static int find_uncovered(struct op *op, const char *prefix, const char *key, bo
     r = kv_read_few_names(op, prefix, &names);
     if (kv_try_finer(r) || r == -ENOENT) { /* no path leads to what is below the empty key */
         r = *key ? find_by_itself(op, key, below, ret_place) : find_in_all(op, key, below, is_value, ret_place);
-    } else if (r == 0 && names_have(names->json, below)) {
+    } else if (r == 0 && kv_names_have(names->json, below)) {
         *ret_place = (struct kv_place){.is_dir = true, .seen_ns = names->seen_ns};
-    } else if (r == 0 && !names_have(names->json, key)) {
+    } else if (r == 0 && !kv_names_have(names->json, key)) {
         r = -ENOENT;
     } else if (r == 0) {
         /* The value is watched with its key; that it is a file, with the names (kv_names_changed()). */
@@ -389,6 +391,8 @@ int kv_find_place(struct op *op, struct inode *dir, const char *name, struct kv_
         r = kv_find_in_cover(snapshot, key, is_value, is_marker, &place);
     else if (r == 0 || kv_try_finer(r))
         r = find_uncovered(op, prefix, key, is_value, &place);
+    if (r == 0 && is_marker && is_only_marker(&place))
+        r = -ENOENT;
     if (r == -EAGAIN && op->announces)
         r = find_as_last_seen(op, prefix, key, is_value, is_marker, &place);
     if (r == -ENOENT && may_be_hidden(op, key))

@@ -5,6 +5,7 @@
 #include "name.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -26,20 +27,24 @@ static int emit(struct op *op, struct lister *lister, const char *component, siz
     return lister->emit(lister, name, &found);
 }
 
+static int emit_value(struct lister *lister, struct consul_kv_entry *value)
+{
+    struct found found = {.kind = &kind_kv_file};
+
+    if (lister->with_content && !(found.content = content_of_entry(value)))
+        return -ENOMEM;
+    return lister->emit(lister, NAME_KV_VALUE, &found);
+}
+
 /* The names that no component has: the value of a key that is a prefix too, and what an empty component holds. */
 static int list_special(struct op *op, const struct consul_snapshot *snapshot, const char *prefix,
-                        const struct consul_kv_entry *value, struct lister *lister)
+                        struct consul_kv_entry *value, struct lister *lister)
 {
     struct consul_kv_entry *marker = consul_kv_find(&snapshot->kv, prefix, strlen(prefix));
     int r = 0;
 
-    if (value) {
-        struct found found = {.kind = &kind_kv_file};
-
-        if (lister->with_content && !(found.content = content_of_entry((struct consul_kv_entry *)value)))
-            return -ENOMEM;
-        r = lister->emit(lister, NAME_KV_VALUE, &found);
-    }
+    if (value)
+        r = emit_value(lister, value);
     if (r == 0 && kv_has_below(&snapshot->kv, prefix))
         r = emit(op, lister, "", 0, true, NULL, snapshot->seen_ns);
     else if (r == 0 && marker && marker->value_len > 0)
@@ -48,7 +53,7 @@ static int list_special(struct op *op, const struct consul_snapshot *snapshot, c
 }
 
 static int list_cover(struct op *op, const struct consul_snapshot *snapshot, const char *prefix,
-                      const struct consul_kv_entry *value, struct lister *lister)
+                      struct consul_kv_entry *value, struct lister *lister)
 {
     const struct consul_kv_list *list = &snapshot->kv;
     size_t len = strlen(prefix), i = consul_kv_lower_bound(list, prefix, len);
@@ -79,34 +84,6 @@ static int list_cover(struct op *op, const struct consul_snapshot *snapshot, con
     return r;
 }
 
-static int list_names(struct op *op, const struct consul_snapshot *names, const char *prefix, struct lister *lister)
-{
-    size_t len = strlen(prefix), i;
-    const json_t *item;
-    int r = 0;
-
-    json_array_foreach(names->json, i, item)
-    {
-        const char *key = json_string_value(item);
-        size_t key_len = json_string_length(item);
-        bool is_dir;
-
-        if (!key || key_len < len || memcmp(key, prefix, len) != 0 || key_len == len)
-            continue;
-        is_dir = key[key_len - 1] == '/';
-        if (!is_dir && i + 1 < json_array_size(names->json)) {
-            const char *next = json_string_value(json_array_get(names->json, i + 1));
-
-            if (next && strlen(next) == key_len + 1 && memcmp(next, key, key_len) == 0 && next[key_len] == '/')
-                continue; /* a prefix too: shown as the directory */
-        }
-        r = emit(op, lister, key + len, key_len - len - is_dir, is_dir, NULL, names->seen_ns);
-        if (r < 0)
-            return r;
-    }
-    return 0;
-}
-
 static void count_names(const struct consul_snapshot *names, size_t *ret_files, size_t *ret_dirs)
 {
     const json_t *item;
@@ -128,7 +105,7 @@ static void count_names(const struct consul_snapshot *names, size_t *ret_files, 
  * A key that is also this prefix shows here as %value. Its entry, counted by the snapshot that is read last; what was
  * read before is forgotten. In a large store nearly no prefix has one, which is known from where it was looked up.
  */
-static int find_value(struct op *op, const char *prefix, const struct consul_kv_entry **ret_value)
+static int find_value(struct op *op, const char *prefix, struct consul_kv_entry **ret_value)
 {
     size_t len = strlen(prefix);
     struct kv_place place = {0};
@@ -153,13 +130,100 @@ static int find_value(struct op *op, const char *prefix, const struct consul_kv_
     return r == -ENOENT || r == -EACCES ? 0 : r;
 }
 
+/* The folder marker's entry if it holds bytes, as find_value(): the names have only told that there is one. */
+static int find_marker(struct op *op, const char *prefix, struct consul_kv_entry **ret_marker)
+{
+    struct kv_place place = {0};
+    int r;
+
+    *ret_marker = NULL;
+    if (op->quiet)
+        return 0;
+    r = kv_find_key(op, prefix, &place);
+    if (r == 0 && place.entry->value_len > 0)
+        *ret_marker = place.entry;
+    return r == -ENOENT || r == -EACCES ? 0 : r;
+}
+
 /* What shows the values can't be read, or is not known to who asks nobody. */
 static bool is_to_be_named(const struct op *op, int err) { return kv_try_finer(err) || (op->quiet && err == -EAGAIN); }
+
+static bool names_have_below(const json_t *names, const char *name)
+{
+    bool have;
+    char *dir;
+
+    if (asprintf(&dir, "%s/", name) < 0)
+        return false;
+    have = kv_names_have(names, dir);
+    free(dir);
+    return have;
+}
+
+/* There can be others between "a" and "a/", of which all begin with "a". */
+static bool is_prefix_too(const json_t *names, size_t i)
+{
+    const char *name = json_string_value(json_array_get(names, i));
+    const char *next = json_string_value(json_array_get(names, i + 1));
+
+    return next && strncmp(next, name, strlen(name)) == 0 && names_have_below(names, name);
+}
+
+static int list_names(struct op *op, const struct consul_snapshot *names, const char *prefix, struct lister *lister)
+{
+    size_t len = strlen(prefix), i;
+    const json_t *item;
+    int r = 0;
+
+    json_array_foreach(names->json, i, item)
+    {
+        const char *key = json_string_value(item);
+        size_t key_len = json_string_length(item);
+        bool is_dir;
+
+        if (!key || key_len < len || memcmp(key, prefix, len) != 0 || key_len == len)
+            continue;
+        is_dir = key[key_len - 1] == '/';
+        if (!is_dir && is_prefix_too(names->json, i))
+            continue; /* shown as the directory */
+        r = emit(op, lister, key + len, key_len - len - is_dir, is_dir, NULL, names->seen_ns);
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+/* What the names of a prefix leave open is asked for by its key; what was read before is forgotten. */
+static int list_by_names(struct op *op, const char *prefix, bool has_marker, struct lister *lister)
+{
+    struct consul_kv_entry *value = NULL, *marker = NULL;
+    struct consul_snapshot *names;
+    int r = find_value(op, prefix, &value);
+
+    if (value)
+        consul_kv_entry_ref(value);
+    if (r == 0 && has_marker)
+        r = find_marker(op, prefix, &marker);
+    if (marker)
+        consul_kv_entry_ref(marker);
+    op_rest_on_nothing(op);
+    if (r == 0)
+        r = kv_read_names(op, prefix, KV_LARGE, &names);
+    if (r == 0 && value)
+        r = emit_value(lister, value);
+    if (r == 0 && marker && !names_have_below(names->json, prefix))
+        r = emit(op, lister, "", 0, false, marker, names->seen_ns);
+    if (r == 0)
+        r = list_names(op, names, prefix, lister);
+    consul_kv_entry_unref(value);
+    consul_kv_entry_unref(marker);
+    return r;
+}
 
 /* Names first: they say whether all the rest is of use. */
 static int list_uncovered(struct op *op, const char *prefix, struct lister *lister)
 {
-    const struct consul_kv_entry *value = NULL;
+    struct consul_kv_entry *value = NULL;
     struct consul_snapshot *names, *snapshot;
     size_t files, dirs;
     int r = kv_read_names(op, prefix, KV_LARGE, &names);
@@ -178,13 +242,13 @@ static int list_uncovered(struct op *op, const char *prefix, struct lister *list
         if (!is_to_be_named(op, r))
             return r;
     }
-    return list_names(op, names, prefix, lister);
+    return list_by_names(op, prefix, kv_names_have(names->json, prefix), lister);
 }
 
 int kv_list(struct op *op, struct inode *dir, struct lister *lister)
 {
     char *prefix = kv_prefix_of(op, dir);
-    const struct consul_kv_entry *value = NULL;
+    struct consul_kv_entry *value = NULL;
     struct consul_snapshot *snapshot;
     size_t covered, len;
     int r;

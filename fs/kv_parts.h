@@ -41,6 +41,10 @@ int kv_read_names(struct op *op, const char *prefix, size_t max, struct consul_s
 /* The same for who can do without: -EFBIG also if they change too often. */
 int kv_read_few_names(struct op *op, const char *prefix, struct consul_snapshot **ret_snapshot);
 bool kv_names_are_watched(struct op *op, const char *prefix, size_t len);
+/* Watched, or not known to take the server long. */
+bool kv_names_are_quick(struct op *op, const char *prefix);
+/* Does such an answer, which comes sorted, have the name? A directory's ends in '/'. */
+bool kv_names_have(const json_t *names, const char *name);
 /* They are not needed any more, and were many. */
 void kv_retire_names(struct op *op, const char *prefix);
 /* See consul_kv_known(). */

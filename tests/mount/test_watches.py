@@ -328,6 +328,28 @@ def test_looking_into_a_heavy_store_asks_for_what_is_small(heavy_store, proxy):
     assert not (kv / "vault/none").exists() and not (kv / "none").exists()
 
 
+def test_names_that_are_prefixes_too(mount, agent, proxy):
+    """There are other names between a key and what is below it: "app" < "app-x" < "app/"."""
+    for key in ("app", "app-x", "app.conf", "app/y", "app/z/1", "app/z.conf", "app/z", "marked/", "marked/a", "full//a"):
+        agent.kv_set(key, b"value")
+    agent.kv_set("folder/", b"")
+    agent.kv_set("folder/a", b"value")
+    directories = ["", "app", "app/z", "marked", "folder", "full"]
+    light = mount(agent)
+    expected = {at: sorted(os.listdir(light / "kv" / at)) for at in directories}
+    assert expected[""] == ["app", "app-x", "app.conf", "folder", "full", "marked"]
+    assert expected["app"] == ["%value", "y", "z", "z.conf"]
+    assert expected["marked"] == ["%empty", "a"] and expected["folder"] == ["a"] and expected["full"] == ["%empty"]
+    with heavy(proxy, *("/v1/kv/" + (at and at + "/") for at in directories)):
+        kv = mount(proxy) / "kv"
+        assert {at: sorted(os.listdir(kv / at)) for at in directories} == expected
+        assert asked(lambda: os.listdir(kv / "app"), proxy) == [], "the value is watched like the names"
+        assert not (kv / "folder/%empty").exists()
+        assert (kv / "app/%value").read_bytes() == (kv / "marked/%empty").read_bytes() == b"value"
+        sh(f"rm -r {kv}/app {kv}/marked")
+    assert agent.kv_keys() == ["app-x", "app.conf", "folder/", "folder/a", "full//a"]
+
+
 def test_a_first_cat_of_a_heavy_store_is_one_request(heavy_store, proxy):
     """However many names are looked at: all of it is never asked for."""
     kv = heavy_store / "kv"

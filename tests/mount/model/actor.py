@@ -67,11 +67,15 @@ def tree(root, except_for):
             if path + entry.name == except_for:
                 continue
             full = os.path.join(root, path + entry.name)
+            assert path + entry.name not in seen, f"{path + entry.name} is listed twice"
             if entry.is_dir():
                 seen[path + entry.name] = None
                 todo.append(path + entry.name + "/")
             else:
-                seen[path + entry.name] = [read(full), int(os.getxattr(full, FLAGS))]
+                try:
+                    seen[path + entry.name] = [read(full), int(os.getxattr(full, FLAGS))]
+                except OSError as error:
+                    raise OSError(error.errno, error.strerror, path + entry.name) from None
     return seen
 
 
