@@ -5,6 +5,7 @@ a watch may cost. The same is tested with a clock of its own in unit/test_cache.
 
 import contextlib
 import errno
+import functools
 import os
 
 import pytest
@@ -273,6 +274,22 @@ def test_one_hot_prefix_beside_a_quiet_one(mount, agent, proxy):
     assert "new" in os.listdir(mnt / "kv/hot")
 
 
+def if_quick(test):
+    """
+    Of a mount that goes by how long answers take: on a busy machine one that is to be quick may not be. The test is to
+    make its own mounts; it is done anew, and has failed where it fails three times.
+    """
+
+    @functools.wraps(test)
+    def tried(**arguments):
+        for _ in range(2):
+            with contextlib.suppress(AssertionError):
+                return test(**arguments)
+        return test(**arguments)
+
+    return tried
+
+
 def heavy(proxy, *paths, **limits):
     """As if there were a hundred thousand keys below these: what the server goes through for their names."""
     stack = contextlib.ExitStack()
@@ -288,9 +305,9 @@ def asked(run, proxy):
     return [f"{r.path.removeprefix('/v1/kv/')}?{next(iter(r.query), '')}" for r in seen.not_blocking]
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def heavy_store(mount, agent, proxy):
-    """Of some small things, and one of which nobody knows how large it is before all of it was asked for."""
+    """A mount of some small things, and one of which nobody knows how large it is before all of it was asked for."""
     for n in range(3):
         agent.kv_set(f"config/{n}", b"%d" % n)
         agent.kv_set(f"vault/sys/{n}", b"%d" % n)
@@ -300,32 +317,36 @@ def heavy_store(mount, agent, proxy):
         yield mount(proxy)
 
 
-def test_listing_a_heavy_store_asks_for_names(heavy_store, proxy):
+@if_quick
+def test_listing_a_heavy_store_asks_for_names(mount, agent, proxy):
     """An answer of all of it, which the server puts together even if nobody takes it, is not asked for."""
-    kv = heavy_store / "kv"
-    assert asked(lambda: sh(f"ls {kv}"), proxy) == ["?keys"]
-    assert asked(lambda: sh(f"ls -l {kv}"), proxy) == ["key?"], "that the others are directories, the names tell"
-    assert asked(lambda: sh(f"ls -l {kv}; cat {kv}/key"), proxy) == []
-    assert asked(lambda: sh(f"ls -l {kv}/vault"), proxy) == ["vault/?keys"]
-    assert asked(lambda: sh(f"ls -l {kv}/vault/sys"), proxy) == ["vault/sys/?keys", "vault/sys/?recurse"]
-    assert asked(lambda: sh(f"cat {kv}/vault/sys/*"), proxy) == []
-    assert sorted(os.listdir(kv)) == ["config", "key", "vault"]
-    assert sorted(os.listdir(kv / "vault/logical")) == ["0", "1", "2"]
-    assert watched(heavy_store) == {"prefixes": 1, "keys": 1, "names": 3}
+    with heavy_store(mount, agent, proxy) as mnt:
+        kv = mnt / "kv"
+        assert asked(lambda: sh(f"ls {kv}"), proxy) == ["?keys"]
+        assert asked(lambda: sh(f"ls -l {kv}"), proxy) == ["key?"], "that the others are directories, the names tell"
+        assert asked(lambda: sh(f"ls -l {kv}; cat {kv}/key"), proxy) == []
+        assert asked(lambda: sh(f"ls -l {kv}/vault"), proxy) == ["vault/?keys"]
+        assert asked(lambda: sh(f"ls -l {kv}/vault/sys"), proxy) == ["vault/sys/?keys", "vault/sys/?recurse"]
+        assert asked(lambda: sh(f"cat {kv}/vault/sys/*"), proxy) == []
+        assert sorted(os.listdir(kv)) == ["config", "key", "vault"]
+        assert sorted(os.listdir(kv / "vault/logical")) == ["0", "1", "2"]
+        assert watched(mnt) == {"prefixes": 1, "keys": 1, "names": 3}
 
 
-def test_looking_into_a_heavy_store_asks_for_what_is_small(heavy_store, proxy):
-    kv = heavy_store / "kv"
-    assert asked(lambda: sh(f"ls {kv}; cat {kv}/config/1"), proxy) == ["?keys", "config/?keys", "config/?recurse"]
-    assert asked(lambda: sh(f"cat {kv}/config/*"), proxy) == []
-    assert asked((kv / "vault/logical/2/key").read_bytes, proxy) == [
-        "vault/?keys",
-        "vault/logical/?keys",
-        "vault/logical/2/?keys",
-        "vault/logical/2/?recurse",
-    ]
-    assert asked((kv / "vault/sys/1").read_bytes, proxy) == ["vault/sys/?keys", "vault/sys/?recurse"]
-    assert not (kv / "vault/none").exists() and not (kv / "none").exists()
+@if_quick
+def test_looking_into_a_heavy_store_asks_for_what_is_small(mount, agent, proxy):
+    with heavy_store(mount, agent, proxy) as mnt:
+        kv = mnt / "kv"
+        assert asked(lambda: sh(f"ls {kv}; cat {kv}/config/1"), proxy) == ["?keys", "config/?keys", "config/?recurse"]
+        assert asked(lambda: sh(f"cat {kv}/config/*"), proxy) == []
+        assert asked((kv / "vault/logical/2/key").read_bytes, proxy) == [
+            "vault/?keys",
+            "vault/logical/?keys",
+            "vault/logical/2/?keys",
+            "vault/logical/2/?recurse",
+        ]
+        assert asked((kv / "vault/sys/1").read_bytes, proxy) == ["vault/sys/?keys", "vault/sys/?recurse"]
+        assert not (kv / "vault/none").exists() and not (kv / "none").exists()
 
 
 def test_names_that_are_prefixes_too(mount, agent, proxy):
@@ -350,37 +371,41 @@ def test_names_that_are_prefixes_too(mount, agent, proxy):
     assert agent.kv_keys() == ["app-x", "app.conf", "folder/", "folder/a", "full//a"]
 
 
-def test_a_first_cat_of_a_heavy_store_is_one_request(heavy_store, proxy):
+@if_quick
+def test_a_first_cat_of_a_heavy_store_is_one_request(mount, agent, proxy):
     """However many names are looked at: all of it is never asked for."""
-    kv = heavy_store / "kv"
-    assert asked((kv / "config/1").read_bytes, proxy) == ["config?recurse"]
-    assert asked((kv / "key").read_bytes, proxy) == ["key?recurse"]
-    for n in range(12):
-        assert asked(lambda: (kv / f"none{n}").exists(), proxy) == [f"none{n}?recurse"]
+    with heavy_store(mount, agent, proxy) as mnt:
+        kv = mnt / "kv"
+        assert asked((kv / "config/1").read_bytes, proxy) == ["config?recurse"]
+        assert asked((kv / "key").read_bytes, proxy) == ["key?recurse"]
+        for n in range(12):
+            assert asked(lambda: (kv / f"none{n}").exists(), proxy) == [f"none{n}?recurse"]
 
 
-def test_a_heavy_store_changes(heavy_store, agent, proxy):
-    kv = heavy_store / "kv"
-    sh(f"ls -l {kv} {kv}/vault {kv}/vault/logical; cat {kv}/key {kv}/config/1 {kv}/vault/logical/1/key")
-    agent.kv_set("key", b"new")
-    agent.kv_set("config/1", b"new")
-    agent.kv_set("vault/logical/1/key", b"new")
-    agent.kv_set("vault/logical/more/key", b"1")
-    for path in ("key", "config/1", "vault/logical/1/key"):
-        wait_equal((kv / path).read_bytes, b"new")
-    wait_equal(lambda: sorted(os.listdir(kv / "vault/logical")), ["0", "1", "2", "more"])
-    agent.client.kv.delete("vault/", recurse=True)
-    wait_equal(lambda: sorted(os.listdir(kv)), ["config", "key"])
-    wait_equal(lambda: (kv / "vault").exists(), False)
-    (kv / "made").mkdir()
-    (kv / "made/file").write_bytes(b"own")
-    (kv / "key").rename(kv / "made/key")
-    assert sorted(os.listdir(kv)) == ["config", "made"] and sorted(os.listdir(kv / "made")) == ["file", "key"]
-    (kv / "made").rename(kv / "moved")
-    assert (kv / "moved/file").read_bytes() == b"own" and (kv / "moved/key").read_bytes() == b"new"
-    assert agent.kv_get("moved/file") == b"own" and agent.kv_get("made/file") is None
+def test_a_heavy_store_changes(mount, agent, proxy):
+    with heavy_store(mount, agent, proxy) as mnt:
+        kv = mnt / "kv"
+        sh(f"ls -l {kv} {kv}/vault {kv}/vault/logical; cat {kv}/key {kv}/config/1 {kv}/vault/logical/1/key")
+        agent.kv_set("key", b"new")
+        agent.kv_set("config/1", b"new")
+        agent.kv_set("vault/logical/1/key", b"new")
+        agent.kv_set("vault/logical/more/key", b"1")
+        for path in ("key", "config/1", "vault/logical/1/key"):
+            wait_equal((kv / path).read_bytes, b"new")
+        wait_equal(lambda: sorted(os.listdir(kv / "vault/logical")), ["0", "1", "2", "more"])
+        agent.client.kv.delete("vault/", recurse=True)
+        wait_equal(lambda: sorted(os.listdir(kv)), ["config", "key"])
+        wait_equal(lambda: (kv / "vault").exists(), False)
+        (kv / "made").mkdir()
+        (kv / "made/file").write_bytes(b"own")
+        (kv / "key").rename(kv / "made/key")
+        assert sorted(os.listdir(kv)) == ["config", "made"] and sorted(os.listdir(kv / "made")) == ["file", "key"]
+        (kv / "made").rename(kv / "moved")
+        assert (kv / "moved/file").read_bytes() == b"own" and (kv / "moved/key").read_bytes() == b"new"
+        assert agent.kv_get("moved/file") == b"own" and agent.kv_get("made/file") is None
 
 
+@if_quick
 def test_a_store_whose_names_took_long_by_chance_is_not_heavy(mount, agent, proxy):
     agent.kv_set("config/key", b"value")
     agent.kv_set("key", b"value")
