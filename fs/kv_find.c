@@ -5,6 +5,7 @@
 #include "name.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -177,6 +178,18 @@ bool kv_names_have(const json_t *names, const char *name)
             high = middle;
     }
     return false;
+}
+
+bool kv_names_have_below(const json_t *names, const char *name)
+{
+    bool have;
+    char *dir;
+
+    if (asprintf(&dir, "%s/", name) < 0)
+        return false;
+    have = kv_names_have(names, dir);
+    free(dir);
+    return have;
 }
 
 int kv_has_value(struct op *op, const char *prefix, bool *ret_has)
@@ -359,6 +372,20 @@ static bool may_be_hidden(struct op *op, const char *key)
     return !op->quiet && *key && kv_is_plain(key, strlen(key)) && op_may_be_hidden(op);
 }
 
+/* By the names around it, whatever their age: a file then has no entry. */
+static int find_among_names(struct op *op, const char *prefix, const char *key, struct kv_place *ret_place)
+{
+    struct consul_snapshot *names;
+    int r = kv_read_names(op, prefix, KV_LARGE, &names);
+
+    if (r < 0)
+        return -EAGAIN;
+    op->watched_all = false;
+    ret_place->seen_ns = names->seen_ns;
+    ret_place->is_dir = kv_names_have_below(names->json, key);
+    return ret_place->is_dir || kv_names_have(names->json, key) ? 0 : -ENOENT;
+}
+
 /* What is watched in no way, as it was found the last time; see interest.h. */
 static int find_as_last_seen(struct op *op, const char *prefix, const char *key, bool is_value, bool is_marker,
                              struct kv_place *ret_place)
@@ -371,7 +398,7 @@ static int find_as_last_seen(struct op *op, const char *prefix, const char *key,
         if ((i == 0 || prefix[i - 1] == '/' || prefix[i] == '/') &&
             kv_read_tree(op, prefix, i, KV_SMALL, &snapshot) == 0)
             return kv_find_in_cover(snapshot, key, is_value, is_marker, ret_place);
-    return -EAGAIN;
+    return is_value || is_marker ? -EAGAIN : find_among_names(op, prefix, key, ret_place);
 }
 
 int kv_find_place(struct op *op, struct inode *dir, const char *name, struct kv_place *ret_place)
@@ -444,6 +471,10 @@ int kv_find_file(struct op *op, struct inode *dir, const char *name, struct foun
         return r;
     if (place.is_dir)
         return -ENOENT;
+    if (!place.entry) {
+        ret_found->mtime_ns = place.seen_ns;
+        return 0;
+    }
     ret_found->content = content_of_entry(place.entry);
     return ret_found->content ? 0 : -ENOMEM;
 }

@@ -5,7 +5,6 @@
 #include "name.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -148,25 +147,13 @@ static int find_marker(struct op *op, const char *prefix, struct consul_kv_entry
 /* What shows the values can't be read, or is not known to who asks nobody. */
 static bool is_to_be_named(const struct op *op, int err) { return kv_try_finer(err) || (op->quiet && err == -EAGAIN); }
 
-static bool names_have_below(const json_t *names, const char *name)
-{
-    bool have;
-    char *dir;
-
-    if (asprintf(&dir, "%s/", name) < 0)
-        return false;
-    have = kv_names_have(names, dir);
-    free(dir);
-    return have;
-}
-
 /* There can be others between "a" and "a/", of which all begin with "a". */
 static bool is_prefix_too(const json_t *names, size_t i)
 {
     const char *name = json_string_value(json_array_get(names, i));
     const char *next = json_string_value(json_array_get(names, i + 1));
 
-    return next && strncmp(next, name, strlen(name)) == 0 && names_have_below(names, name);
+    return next && strncmp(next, name, strlen(name)) == 0 && kv_names_have_below(names, name);
 }
 
 static int list_names(struct op *op, const struct consul_snapshot *names, const char *prefix, struct lister *lister)
@@ -211,7 +198,7 @@ static int list_by_names(struct op *op, const char *prefix, bool has_marker, str
         r = kv_read_names(op, prefix, KV_LARGE, &names);
     if (r == 0 && value)
         r = emit_value(lister, value);
-    if (r == 0 && marker && !names_have_below(names->json, prefix))
+    if (r == 0 && marker && !kv_names_have_below(names->json, prefix))
         r = emit(op, lister, "", 0, false, marker, names->seen_ns);
     if (r == 0)
         r = list_names(op, names, prefix, lister);

@@ -45,6 +45,8 @@ bool kv_names_are_watched(struct op *op, const char *prefix, size_t len);
 bool kv_names_are_quick(struct op *op, const char *prefix);
 /* Does such an answer, which comes sorted, have the name? A directory's ends in '/'. */
 bool kv_names_have(const json_t *names, const char *name);
+/* The same of `name`/. */
+bool kv_names_have_below(const json_t *names, const char *name);
 /* They are not needed any more, and were many. */
 void kv_retire_names(struct op *op, const char *prefix);
 /* See consul_kv_known(). */
@@ -82,7 +84,7 @@ bool kv_has_below(const struct consul_kv_list *list, const char *key);
 /* What stands under a name: a directory, or a file with its entry (borrowed). */
 struct kv_place {
     bool is_dir;
-    struct consul_kv_entry *entry;
+    struct consul_kv_entry *entry; /* borrowed; NULL: a directory's, or, for who announces, of a file not known */
     uint64_t seen_ns;
 };
 

@@ -106,7 +106,7 @@ int open_announced(struct op *op)
     return handle ? reply_open(op, handle, &fi) : -ENOMEM;
 }
 
-/* The inode of what is there, counted. */
+/* The inode of what is there, counted. If only the name is known, one for the kernel to have until it looks. */
 static int find_inode(struct op *op, struct inode **ret_inode, struct content **ret_content)
 {
     struct found found = {0};
@@ -118,7 +118,10 @@ static int find_inode(struct op *op, struct inode **ret_inode, struct content **
         content_unref(found.content);
         return r;
     }
-    *ret_inode = inode_of_found(op, op->name, &found);
+    if (S_ISREG(found.kind->mode) && !found.content)
+        *ret_inode = inode_new_stand_in(&op->fs->inodes, found.kind, op->inode, op->name);
+    else
+        *ret_inode = inode_of_found(op, op->name, &found);
     *ret_content = found.content;
     return *ret_inode ? 0 : -ENOMEM;
 }

@@ -123,7 +123,7 @@ bool own_made(struct own *own, const struct inode *dir, const char *name, struct
     pthread_mutex_lock(&own->lock);
     change = find(own, dir, name);
     made = change && change->known && change->done_ns + OWN_SECONDS * 1000000000ull > consul_now_ns() &&
-           change->state.kind == now.kind && change->state.version == now.version;
+           change->state.kind == now.kind && (now.version == 0 || change->state.version == now.version);
     pthread_mutex_unlock(&own->lock);
     return made;
 }

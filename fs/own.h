@@ -25,7 +25,7 @@ struct kind;
 /* What stands at a place, as far as it matters here. */
 struct own_state {
     const struct kind *kind; /* NULL: nothing */
-    uint64_t version;        /* of its content; 0: it has none */
+    uint64_t version;        /* of its content; 0: it has none, or that is not known */
 };
 
 struct own {

@@ -15,7 +15,7 @@ import time
 import pytest
 from harness.inotify import Inotify
 from harness.programs import names, opened, sh
-from harness.proxy import Stall
+from harness.proxy import Delay, Stall
 from harness.stats import stats
 from harness.wait import wait_equal, wait_until
 
@@ -408,6 +408,36 @@ def test_prefix_of_a_large_store_that_was_never_listed(mount, agent):
         inotify.until("large/5: DELETE")
         agent.kv_set("large/new/below", b"1")
         inotify.until("large/new: CREATE|ISDIR")
+        agent.kv_set("large/file", b"value")
+        events = inotify.until("large/file: CLOSE_WRITE")
+        assert "large/file: CREATE" in events
+        assert (mnt / "kv/large/file").read_bytes() == b"value", "of which the event could tell the name only"
+        (mnt / "kv/large/own").write_bytes(b"own")
+        agent.delete("/v1/kv/large/file")
+        events = inotify.until("large/file: DELETE")
+        assert [event for event in events if "/own" in event] == created("large/own")
+
+
+def test_names_that_the_server_takes_long_for(mount, agent, proxy):
+    """At each change that would be too much: they are asked for from time to time."""
+    agent.kv_set("old", b"value")
+    with proxy.fault(Delay(0.015), path="/v1/kv/", asking="keys"):
+        mnt = mount(proxy)
+        kv = mnt / "kv"
+        with Inotify().watch(kv) as inotify, Inotify().watch(kv) as others, Inotify().watch(kv) as gone:
+            wait_until(lambda: stats(mnt)["watches.names"], "the names are watched")
+            for n in range(30):
+                if stats(mnt)["watches.demotions"]:
+                    break
+                agent.kv_set(f"watched{n}", b"value")
+                inotify.until(f"kv/watched{n}: CLOSE_WRITE")
+            assert not stats(mnt)["watches.names"]
+            agent.kv_set("new", b"value")
+            agent.kv_set("directory/below", b"value")
+            agent.delete("/v1/kv/old")
+            inotify.until("kv/new: CLOSE_WRITE", timeout=60)
+            others.until("kv/directory: CREATE|ISDIR", timeout=60)
+            gone.until("kv/old: DELETE", timeout=60)
 
 
 def test_held_directories_stay_up_to_date_when_all_is_forgotten(mnt, agent):
