@@ -1540,6 +1540,39 @@ static void test_a_server_that_knows_no_leader_is_not_believed(void **state) { d
 static void test_a_server_that_is_behind_is_not_believed(void **state) { distrusts(*state, 0, false, 9); }
 
 /* Read your own writes: another server need not have heard of them yet, also when it is asked afterwards. */
+/* The key was there, which no answer had told yet, nor will: the snapshot has it from now on. */
+static void test_own_write_to_what_somebody_else_created(void **state)
+{
+    static const char path[] = "/v1/kv/a/?recurse";
+    struct fixture *f = *state;
+    struct consul_kv_entry *entry = consul_kv_entry_new("a/b", 3, "mine", 4);
+    struct consul_resource *resource;
+
+    start_client(f, 8, 0);
+    server_set(&f->server, path, 200, 10, "[{\"Key\":\"a/a\",\"ModifyIndex\":9}]");
+    resource = get(f, path, CONSUL_KV, 0);
+    assert_int_equal(read_error(f, resource), 0);
+    assert_int_equal(told_count(f, path, CONSUL_CHANGED), 1);
+    entry->create_index = 11;
+    entry->modify_index = 12;
+    cache_apply_kv(f->client->cache, NULL, "a/b", entry, 0);
+    assert_int_equal(told_count(f, path, CONSUL_CHANGED), 2);
+    consul_kv_entry_unref(entry);
+
+    /* Once, and not of what we created, or removed, ourselves. */
+    entry = consul_kv_entry_new("a/b", 3, "again", 5);
+    entry->create_index = 11;
+    entry->modify_index = 13;
+    cache_apply_kv(f->client->cache, NULL, "a/b", entry, 0);
+    consul_kv_entry_unref(entry);
+    entry = consul_kv_entry_new("a/c", 3, "mine", 4);
+    entry->create_index = entry->modify_index = 14;
+    cache_apply_kv(f->client->cache, NULL, "a/c", entry, 0);
+    cache_apply_kv(f->client->cache, NULL, "a/a", NULL, 9);
+    assert_int_equal(told_count(f, path, CONSUL_CHANGED), 2);
+    consul_kv_entry_unref(entry);
+}
+
 static void test_own_write_is_shown_whoever_answers(void **state)
 {
     static const char path[] = "/v1/kv/a/?recurse", list[] = "/v1/kv/a/?keys";
@@ -2207,6 +2240,7 @@ int main(void)
         CASE(test_a_server_that_lost_its_leader_is_not_believed),
         CASE(test_a_server_that_knows_no_leader_is_not_believed),
         CASE(test_a_server_that_is_behind_is_not_believed),
+        CASE(test_own_write_to_what_somebody_else_created),
         CASE(test_own_write_is_shown_whoever_answers),
         CASE(test_an_own_write_that_is_not_shown),
         CASE(test_catching_up_asks_the_leader_in_the_end),
