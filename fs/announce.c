@@ -426,7 +426,7 @@ static bool is_unstored(struct fs *fs, const struct announcement *a)
 /* What is there now is as the watchers know it: as it was, by this mount's own doing, or as it was announced. */
 static bool is_known(struct fs *fs, const struct announcement *a, const struct found *now)
 {
-    return is_as_it_was(a, now) || own_made(&fs->own, a->dir, a->name, state_of(now)) ||
+    return is_as_it_was(a, now) || own_made(&fs->own, a->dir, a->name, state_of(now), !a->was) ||
            (!now->kind && is_unstored(fs, a));
 }
 
@@ -444,7 +444,7 @@ static int announce_one(struct announcer *announcer, struct slot *slot, const st
         content_unref(now.content);
         return 0;
     }
-    own_told(&fs->own, a->dir, a->name, state_of(&now));
+    own_told(&fs->own, a->dir, a->name, state_of(&now), now.kind == a->was ? OWN_STORED : OWN_NAMED);
     path = inode_path_from(&fs->inodes, a->dir, fs->root, a->name);
     r = path ? 0 : -ENOMEM;
     if (r == 0 && now.kind == a->was) {

@@ -363,7 +363,7 @@ static void announce_listed(struct fs *fs, struct consul_resource *resource, str
 }
 
 void changes_of(struct fs *fs, struct consul_resource *resource, struct consul_snapshot *before,
-                struct consul_snapshot *after, enum changes_announced announced)
+                struct consul_snapshot *after, bool announced)
 {
     enum consul_kv_scope scope = consul_resource_kv_scope(resource);
 
@@ -372,7 +372,8 @@ void changes_of(struct fs *fs, struct consul_resource *resource, struct consul_s
         return;
     }
     for_each_resting(fs, resource, changes_check, scope == CONSUL_KV_KEY);
-    if (before && scope == CONSUL_KV_NAMES)
+    if (scope != CONSUL_KV_NAMES)
+        announce_listed(fs, resource, before, after);
+    else if (before)
         kv_names_changed(fs, resource, before, after);
-    announce_listed(fs, resource, before, after);
 }

@@ -10,16 +10,15 @@
 
 /*
  * Whether what changes in a resource that shows all keys of a prefix is what watchers are told of: if their directories
- * are made from it; or if it is demoted, and just asked from time to time for them (interest.h), where nothing that
- * shows less tells it earlier. Which one it is can be another by the time that the change is looked at: it is to be
+ * are made from it; or if it is demoted, and just asked from time to time for them (interest.h): what tells of less may
+ * have told them earlier (own.h). Which one it is can be another by the time that the change is looked at: it is to be
  * found out when the change arrives.
  */
-enum changes_announced { CHANGES_SILENT, CHANGES_ANNOUNCED, CHANGES_ANNOUNCED_LATE };
-enum changes_announced changes_are_announced(struct fs *fs, struct consul_resource *resource);
+bool changes_are_announced(struct fs *fs, struct consul_resource *resource);
 
 /* The resource went from `before` (NULL: not known) to `after`. */
 void changes_of(struct fs *fs, struct consul_resource *resource, struct consul_snapshot *before,
-                struct consul_snapshot *after, enum changes_announced announced);
+                struct consul_snapshot *after, bool announced);
 /* Nobody keeps the resource up to date any more. */
 void changes_unknown(struct fs *fs, struct consul_resource *resource);
 /* This mount changed what is below the directory: it and those above it may be gone. */
@@ -30,7 +29,7 @@ void changes_above(struct fs *fs, struct inode *dir);
  * change costs depends on how much changed, and on one look at each key's pointer; not on how much the kernel holds.
  */
 void kv_changes_of(struct fs *fs, struct consul_resource *resource, const struct consul_snapshot *before,
-                   const struct consul_snapshot *after, enum changes_announced announced);
+                   const struct consul_snapshot *after, bool announced);
 
 /*
  * The same for one that shows the names in a directory. A file there may rest on its key alone, which does not tell

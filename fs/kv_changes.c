@@ -25,7 +25,7 @@ struct walk {
     const struct consul_snapshot *before, *after;
     size_t prefix_len;
     struct inode *base; /* counted: the directory of the prefix */
-    enum changes_announced announcing;
+    bool announced;
     char *key;     /* a copy of the one that is looked at, to be cut */
     char *last;    /* the one before: what both have in common was looked at */
     size_t common; /* of key and last */
@@ -157,72 +157,14 @@ void kv_tell_others(struct op *op, struct inode *dir, const char *name)
     }
 }
 
-/* ---- who shows what ------------------------------------------------------------------------------------------------
- */
-
-struct shown {
-    size_t by_len; /* of the prefix that shows it */
-    bool watched;
-};
-
-static int run_shown(struct op *op)
-{
-    struct shown *shown = op->state;
-    struct consul_snapshot *snapshot;
-    char *prefix = kv_prefix_of(op, op->inode);
-    size_t covered;
-
-    if (prefix && kv_read_cover(op, prefix, &snapshot, &covered) == 0) {
-        shown->by_len = strlen(consul_resource_kv_prefix(op->read[op->read_n - 1].resource));
-        shown->watched = op->watched_all;
-    }
-    free(prefix);
-    return 0;
-}
-
-/* Two prefixes may show the same keys for a while; the coarser one is what the directory is made from. */
-static struct shown how_shown(struct fs *fs, struct inode *dir)
-{
-    struct op *op = op_new(fs, NULL, dir, NULL, run_shown);
-    struct shown shown = {0};
-
-    if (op) {
-        op->state = &shown;
-        op_start(op);
-    }
-    return shown;
-}
-
-enum changes_announced changes_are_announced(struct fs *fs, struct consul_resource *resource)
+bool changes_are_announced(struct fs *fs, struct consul_resource *resource)
 {
     enum consul_kv_cover cover;
 
     if (!announcer_raises(fs) || consul_resource_kv_scope(resource) != CONSUL_KV_PREFIX || kv_is_whole(resource))
-        return CHANGES_SILENT;
+        return false;
     cover = consul_resource_kv_cover(resource);
-    if (consul_resource_is_demoted(resource))
-        return cover == CONSUL_KV_COVERED_WATCHED ? CHANGES_SILENT : CHANGES_ANNOUNCED_LATE;
-    return cover == CONSUL_KV_ALONE ? CHANGES_ANNOUNCED : CHANGES_SILENT;
-}
-
-/* What watchers hear of the name comes from something that shows less than this, and earlier. */
-static bool is_told_of(struct walk *walk, struct inode *dir, const char *name)
-{
-    struct inode_table *table = &walk->fs->inodes;
-    struct inode *inode = inode_peek(table, dir, name);
-    struct consul_resource *resource = inode ? inode_rests_on(table, inode) : NULL;
-    size_t len = strlen(consul_resource_kv_prefix(walk->resource));
-    struct shown shown;
-    bool told = resource && resource != walk->resource;
-
-    if (told && consul_resource_kv_scope(resource) == CONSUL_KV_PREFIX)
-        told = strlen(consul_resource_kv_prefix(resource)) > len;
-    consul_resource_unref(resource);
-    inode_unref(table, inode);
-    if (told)
-        return true;
-    shown = how_shown(walk->fs, dir);
-    return shown.watched && shown.by_len > len;
+    return consul_resource_is_demoted(resource) ? cover != CONSUL_KV_COVERED_WATCHED : cover == CONSUL_KV_ALONE;
 }
 
 /* ---- one name ------------------------------------------------------------------------------------------------------
@@ -259,10 +201,7 @@ static bool same_bytes(const struct found *a, const struct found *b)
 /* Takes the contents of both. */
 static void name_changed(struct walk *walk, struct inode *dir, const char *name, struct found *was, struct found *now)
 {
-    bool announced = walk->announcing == CHANGES_ANNOUNCED ||
-                     (walk->announcing == CHANGES_ANNOUNCED_LATE && !is_told_of(walk, dir, name));
-
-    changes_name(walk->fs, walk->resource, dir, name, was, now, announced && !same_bytes(was, now));
+    changes_name(walk->fs, walk->resource, dir, name, was, now, walk->announced && !same_bytes(was, now));
     content_unref(was->content);
     content_unref(now->content);
 }
@@ -385,9 +324,9 @@ static void key_changed(struct walk *walk, const struct consul_kv_entry *entry)
 }
 
 void kv_changes_of(struct fs *fs, struct consul_resource *resource, const struct consul_snapshot *before,
-                   const struct consul_snapshot *after, enum changes_announced announced)
+                   const struct consul_snapshot *after, bool announced)
 {
-    struct walk walk = {.fs = fs, .resource = resource, .before = before, .after = after, .announcing = announced};
+    struct walk walk = {.fs = fs, .resource = resource, .before = before, .after = after, .announced = announced};
     const struct consul_kv_list *old = &before->kv, *new = &after->kv;
     size_t i = 0, j = 0;
 
@@ -415,35 +354,57 @@ void kv_changes_of(struct fs *fs, struct consul_resource *resource, const struct
 
 static const char *name_at(const json_t *names, size_t i) { return json_string_value(json_array_get(names, i)); }
 
-/* There is a directory of that component in `dir` now. */
-static void directory_came(struct fs *fs, struct inode *dir, const char *component, size_t len)
+static const struct kind *kind_among(const json_t *names, const char *key)
 {
-    char name[NAME_SIZE];
+    return kv_names_have_below(names, key) ? &kind_kv_dir : kv_names_have(names, key) ? &kind_kv_file : NULL;
+}
+
+/*
+ * The key, or what ends in '/', is in one of the lists only. What of it the kernel has may rest on something else: on
+ * another resource that showed it, or on its key.
+ */
+static void name_changed_kind(struct fs *fs, struct inode *dir, const char *prefix, const char *key,
+                              const json_t *before, const json_t *after)
+{
+    size_t len = strlen(key), prefix_len = strlen(prefix);
+    const struct kind *was, *now;
+    char name[NAME_SIZE], *plain;
     struct inode *inode;
 
-    if (name_kv_encode(component, len, name) < 0)
+    len -= len > 0 && key[len - 1] == '/';
+    if (len <= prefix_len || strncmp(key, prefix, prefix_len) != 0 ||
+        name_kv_encode(key + prefix_len, len - prefix_len, name) < 0)
+        return;
+    plain = strndup(key, len);
+    if (!plain)
+        return;
+    was = kind_among(before, plain);
+    now = kind_among(after, plain);
+    free(plain);
+    if (was == now)
         return;
     inode = inode_peek(&fs->inodes, dir, name);
-    if (inode && !S_ISDIR(inode->kind->mode))
+    if (inode && inode->kind != now)
         changes_check(fs, inode, false);
     inode_unref(&fs->inodes, inode);
+    notify_watchers_of(fs, dir, name, was, NULL);
 }
 
 void kv_names_changed(struct fs *fs, struct consul_resource *resource, const struct consul_snapshot *before,
                       const struct consul_snapshot *after)
 {
+    const char *prefix = consul_resource_kv_prefix(resource);
     struct inode *dir = kv_directory_of(fs, resource);
-    size_t prefix_len = strlen(consul_resource_kv_prefix(resource)), i = 0;
+    size_t i = 0, j = 0;
 
-    for (size_t j = 0; dir && j < json_array_size(after->json); j++) {
-        const char *now = name_at(after->json, j), *was = NULL;
-        size_t len = now ? strlen(now) : 0;
-        int c = 1;
+    while (dir && (i < json_array_size(before->json) || j < json_array_size(after->json))) {
+        const char *was = name_at(before->json, i), *now = name_at(after->json, j);
+        int c = !was ? 1 : !now ? -1 : strcmp(was, now);
 
-        while (now && (was = name_at(before->json, i)) && (c = strcmp(was, now)) < 0)
-            i++;
-        if (len > prefix_len && now[len - 1] == '/' && (!was || c != 0))
-            directory_came(fs, dir, now + prefix_len, len - 1 - prefix_len);
+        if (c != 0)
+            name_changed_kind(fs, dir, prefix, c < 0 ? was : now, before->json, after->json);
+        i += c <= 0;
+        j += c >= 0;
     }
     inode_unref(&fs->inodes, dir);
 }

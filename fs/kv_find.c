@@ -310,6 +310,7 @@ static int find_uncovered(struct op *op, const char *prefix, const char *key, bo
 {
     bool is_plain = kv_is_plain(key, strlen(key)), names_watched;
     struct consul_snapshot *names;
+    uint64_t index;
     char *below;
     int r = 0;
 
@@ -337,7 +338,10 @@ static int find_uncovered(struct op *op, const char *prefix, const char *key, bo
     } else if (r == 0) {
         /* The value is watched with its key; that it is a file, with the names (kv_names_changed()). */
         names_watched = op->watched_all;
+        index = names->index;
         r = kv_find_key(op, key, ret_place);
+        if (r == -ENOENT && op->announces && op->read_n > 0 && op->read[op->read_n - 1].snapshot->index < index)
+            r = -EAGAIN; /* it is there again, and nobody has read it since */
         if (r == 0 && !names_watched)
             op->watched_all = false;
     }
@@ -372,33 +376,44 @@ static bool may_be_hidden(struct op *op, const char *key)
     return !op->quiet && *key && kv_is_plain(key, strlen(key)) && op_may_be_hidden(op);
 }
 
-/* By the names around it, whatever their age: a file then has no entry. */
-static int find_among_names(struct op *op, const char *prefix, const char *key, struct kv_place *ret_place)
+/* All keys around it, as they were found the last time; from what shows most. NULL: they never were. */
+static struct consul_snapshot *last_seen_around(struct op *op, const char *prefix)
 {
-    struct consul_snapshot *names;
-    int r = kv_read_names(op, prefix, KV_LARGE, &names);
+    struct consul_snapshot *snapshot;
+    size_t len = strlen(prefix);
 
-    if (r < 0)
-        return -EAGAIN;
-    op->watched_all = false;
+    for (size_t i = 0; i <= len && kv_is_plain(prefix, i); i++)
+        if ((i == 0 || prefix[i - 1] == '/' || prefix[i] == '/') &&
+            kv_read_tree(op, prefix, i, KV_SMALL, &snapshot) == 0)
+            return snapshot;
+    return NULL;
+}
+
+/* A file then has no entry. */
+static int find_among_names(const struct consul_snapshot *names, const char *key, struct kv_place *ret_place)
+{
     ret_place->seen_ns = names->seen_ns;
     ret_place->is_dir = kv_names_have_below(names->json, key);
     return ret_place->is_dir || kv_names_have(names->json, key) ? 0 : -ENOENT;
 }
 
-/* What is watched in no way, as it was found the last time; see interest.h. */
+/*
+ * What is watched in no way, as it was found the last time; see interest.h. Of names and all the rest the later counts:
+ * with the greater index, as whatever changes in a prefix changes that of both.
+ */
 static int find_as_last_seen(struct op *op, const char *prefix, const char *key, bool is_value, bool is_marker,
                              struct kv_place *ret_place)
 {
-    struct consul_snapshot *snapshot;
-    size_t len = strlen(prefix);
+    struct consul_snapshot *all, *names = NULL;
 
     op_rest_on_nothing(op);
-    for (size_t i = 0; i <= len && kv_is_plain(prefix, i); i++)
-        if ((i == 0 || prefix[i - 1] == '/' || prefix[i] == '/') &&
-            kv_read_tree(op, prefix, i, KV_SMALL, &snapshot) == 0)
-            return kv_find_in_cover(snapshot, key, is_value, is_marker, ret_place);
-    return is_value || is_marker ? -EAGAIN : find_among_names(op, prefix, key, ret_place);
+    all = last_seen_around(op, prefix);
+    if (!is_value && !is_marker && kv_read_names(op, prefix, KV_LARGE, &names) < 0)
+        names = NULL;
+    op->watched_all = false;
+    if (names && (!all || names->index > all->index))
+        return find_among_names(names, key, ret_place);
+    return all ? kv_find_in_cover(all, key, is_value, is_marker, ret_place) : -EAGAIN;
 }
 
 int kv_find_place(struct op *op, struct inode *dir, const char *name, struct kv_place *ret_place)

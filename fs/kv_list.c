@@ -207,8 +207,11 @@ static int list_by_names(struct op *op, const char *prefix, bool has_marker, str
     return r;
 }
 
-/* Names first: they say whether all the rest is of use. */
-static int list_uncovered(struct op *op, const char *prefix, struct lister *lister)
+/*
+ * Names first: they say whether all the rest is of use. And they tell who watches the directory of what comes and goes,
+ * also where it is made from all the rest, which is too much to be watched.
+ */
+static int list_uncovered(struct op *op, struct inode *dir, const char *prefix, struct lister *lister)
 {
     struct consul_kv_entry *value = NULL;
     struct consul_snapshot *names, *snapshot;
@@ -217,8 +220,10 @@ static int list_uncovered(struct op *op, const char *prefix, struct lister *list
 
     if (r < 0)
         return r;
+    if (!op->quiet)
+        inode_list_by(&op->fs->inodes, dir, op->read[op->read_n - 1].resource);
     count_names(names, &files, &dirs);
-    if (files > 0 && lister->with_content && kv_values_are_worth_it(op, prefix, files)) {
+    if (!op->quiet && files > 0 && lister->with_content && kv_values_are_worth_it(op, prefix, files)) {
         r = kv_read_tree(op, prefix, strlen(prefix), dirs > 0 ? KV_MIXED : KV_LARGE, &snapshot);
         if (r == 0) {
             r = find_value(op, prefix, &value);
@@ -257,7 +262,7 @@ int kv_list(struct op *op, struct inode *dir, struct lister *lister)
     if (r == 0)
         r = list_cover(op, snapshot, prefix, value, lister);
     else if (is_to_be_named(op, r))
-        r = list_uncovered(op, prefix, lister);
+        r = list_uncovered(op, dir, prefix, lister);
     free(prefix);
     return r;
 }

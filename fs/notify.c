@@ -26,7 +26,7 @@ struct job {
     struct consul_resource *resource; /* counted */
     enum consul_change change;
     struct consul_snapshot *before, *after; /* counted; before may be NULL */
-    enum changes_announced announced;       /* of what changed */
+    bool announced;                         /* of what changed */
     struct inode *dir;                      /* counted */
     struct op *op; /* to be run again once all before it has been told; with `dir`: what is about names in that */
     bool drops;    /* before that the kernel is to drop all that nobody uses */
@@ -176,7 +176,7 @@ void notify_changed(void *arg, struct consul_resource *resource, enum consul_cha
     if (fs->notify)
         add_job(fs->notify, (struct job){.resource = consul_resource_ref(resource),
                                          .change = change,
-                                         .announced = before ? changes_are_announced(fs, resource) : CHANGES_SILENT,
+                                         .announced = before && changes_are_announced(fs, resource),
                                          .before = before ? consul_snapshot_ref(before) : NULL,
                                          .after = after ? consul_snapshot_ref(after) : NULL});
 }

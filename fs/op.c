@@ -58,7 +58,7 @@ static void clean_up(struct op *op)
         cleanup(op);
 }
 
-void op_owns(struct op *op, struct inode *dir, const char *name)
+static void owns(struct op *op, struct inode *dir, const char *name, bool stores)
 {
     struct op_place *place = &op->own[op->own_n];
 
@@ -70,8 +70,13 @@ void op_owns(struct op *op, struct inode *dir, const char *name)
         return;
     }
     place->dir = inode_ref(&op->fs->inodes, dir);
+    place->stores = stores;
     op->own_n++;
 }
+
+void op_owns(struct op *op, struct inode *dir, const char *name) { owns(op, dir, name, false); }
+
+void op_stores_in(struct op *op, struct inode *dir, const char *name) { owns(op, dir, name, true); }
 
 /* Before the reply: the table of inodes shows what the operation left, and nobody has changed that again. */
 static void end_own(struct op *op, bool succeeded)
@@ -79,7 +84,10 @@ static void end_own(struct op *op, bool succeeded)
     while (op->own_n > 0) {
         struct op_place *place = &op->own[--op->own_n];
 
-        own_end(&op->fs->own, &op->fs->inodes, place->dir, place->name, succeeded);
+        own_end(&op->fs->own, &op->fs->inodes, place->dir, place->name,
+                !succeeded      ? OWN_FAILED
+                : place->stores ? OWN_STORED
+                                : OWN_NAMED);
         /* What was done in a directory that somebody replaced can bring it back. */
         if (succeeded && !inode_is_reached(&op->fs->inodes, place->dir))
             notify_look(op->fs, place->dir);

@@ -51,6 +51,7 @@ struct op {
     struct op_place {
         struct inode *dir; /* counted */
         char *name;
+        bool stores; /* what is there already */
     } own[2];
     unsigned own_n;
     bool failed;    /* what it does comes to nothing */
@@ -148,8 +149,12 @@ void op_retire(struct op *op, const char *path);
  */
 const char *op_datacenter(struct op *op);
 
-/* Puts on record that the operation itself changes this place (own.h). No more than two; what fails is not. */
+/*
+ * Puts on record that the operation itself changes this place (own.h): what stands there, or what it holds. No more
+ * than two; what fails is not.
+ */
 void op_owns(struct op *op, struct inode *dir, const char *name);
+void op_stores_in(struct op *op, struct inode *dir, const char *name);
 /* The operation is shown this snapshot of the resource, both borrowed, whatever is there now. */
 void op_show(struct op *op, struct consul_resource *resource, struct consul_snapshot *snapshot);
 

@@ -444,7 +444,7 @@ static int begin_store(struct op *op)
     inode_begin_storing(table, op->handle->inode);
     r = inode_place_of(&op->fs->inodes, op->handle->inode, &op->new_parent, &op->new_name);
     if (r == 0 && op->new_parent)
-        op_owns(op, op->new_parent, op->new_name);
+        op_stores_in(op, op->new_parent, op->new_name);
     return r < 0 ? r : 1;
 }
 

@@ -87,19 +87,25 @@ static struct own_state state_of(struct inode_table *table, struct inode *dir, c
     return state;
 }
 
-void own_end(struct own *own, struct inode_table *table, struct inode *dir, const char *name, bool succeeded)
+/* own.lock is held. */
+static void know(struct own_change *change, struct own_state state, enum own_outcome outcome)
 {
-    struct own_state state = succeeded ? state_of(table, dir, name) : (struct own_state){0};
+    change->known = true;
+    change->named = outcome == OWN_NAMED || (change->named && change->state.kind == state.kind);
+    change->state = state;
+    change->done_ns = consul_now_ns();
+}
+
+void own_end(struct own *own, struct inode_table *table, struct inode *dir, const char *name, enum own_outcome outcome)
+{
+    struct own_state state = outcome != OWN_FAILED ? state_of(table, dir, name) : (struct own_state){0};
     struct own_change *change;
 
     pthread_mutex_lock(&own->lock);
     change = find(own, dir, name); /* what is under way is not overwritten */
     change->under_way--;
-    if (succeeded) {
-        change->known = true;
-        change->state = state;
-        change->done_ns = consul_now_ns();
-    }
+    if (outcome != OWN_FAILED)
+        know(change, state, outcome);
     pthread_mutex_unlock(&own->lock);
 }
 
@@ -115,7 +121,7 @@ bool own_is_under_way(struct own *own, const struct inode *dir, const char *name
     return under_way;
 }
 
-bool own_made(struct own *own, const struct inode *dir, const char *name, struct own_state now)
+bool own_made(struct own *own, const struct inode *dir, const char *name, struct own_state now, bool came)
 {
     const struct own_change *change;
     bool made;
@@ -123,21 +129,20 @@ bool own_made(struct own *own, const struct inode *dir, const char *name, struct
     pthread_mutex_lock(&own->lock);
     change = find(own, dir, name);
     made = change && change->known && change->done_ns + OWN_SECONDS * 1000000000ull > consul_now_ns() &&
-           change->state.kind == now.kind && (now.version == 0 || change->state.version == now.version);
+           change->state.kind == now.kind && (now.version == 0 || change->state.version == now.version) &&
+           (change->named || !came);
     pthread_mutex_unlock(&own->lock);
     return made;
 }
 
-void own_told(struct own *own, const struct inode *dir, const char *name, struct own_state now)
+void own_told(struct own *own, const struct inode *dir, const char *name, struct own_state now,
+              enum own_outcome outcome)
 {
     struct own_change *change;
 
     pthread_mutex_lock(&own->lock);
     change = find_or_add(own, dir, name);
-    if (change) {
-        change->known = true;
-        change->state = now;
-        change->done_ns = consul_now_ns();
-    }
+    if (change)
+        know(change, now, outcome);
     pthread_mutex_unlock(&own->lock);
 }

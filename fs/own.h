@@ -16,7 +16,8 @@
 #include <stdint.h>
 
 #define OWN_MAX 1024
-#define OWN_SECONDS 10
+/* What is asked for from time to time only (interest.h) comes to tell of a change as late as that. */
+#define OWN_SECONDS 120
 
 struct inode;
 struct inode_table;
@@ -36,6 +37,7 @@ struct own {
         char *name;
         unsigned under_way;
         bool known; /* a change has succeeded, and left `state` */
+        bool named; /* and watchers were told that the name is there, or not, beside what became of it */
         struct own_state state;
         uint64_t done_ns; /* CLOCK_MONOTONIC */
     } ring[OWN_MAX];
@@ -48,12 +50,18 @@ void own_destroy(struct own *own);
 
 /* An operation is about to change the name in the directory. False when it can't be put on record. */
 bool own_begin(struct own *own, const struct inode *dir, const char *name);
-/* It is over; if it has succeeded the table shows what it left. */
-void own_end(struct own *own, struct inode_table *table, struct inode *dir, const char *name, bool succeeded);
+/*
+ * It is over; if it has succeeded the table shows what it left. Of a value that was stored in what was there the kernel
+ * has not told that it is.
+ */
+enum own_outcome { OWN_FAILED, OWN_STORED, OWN_NAMED };
+void own_end(struct own *own, struct inode_table *table, struct inode *dir, const char *name, enum own_outcome outcome);
 bool own_is_under_way(struct own *own, const struct inode *dir, const char *name);
-/* Somebody else has changed it since, and the watchers were told of this. */
-void own_told(struct own *own, const struct inode *dir, const char *name, struct own_state now);
-/* Whether the newest change that watchers know of left what stands there now. */
-bool own_made(struct own *own, const struct inode *dir, const char *name, struct own_state now);
+/* Somebody else has changed it since, and the watchers were told of this; that it came, or went, or what it holds. */
+void own_told(struct own *own, const struct inode *dir, const char *name, struct own_state now,
+              enum own_outcome outcome);
+/* Whether the newest change that watchers know of left what stands there now; `came`: they are to know the name, too.
+ */
+bool own_made(struct own *own, const struct inode *dir, const char *name, struct own_state now, bool came);
 
 #endif

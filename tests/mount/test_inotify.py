@@ -5,8 +5,10 @@ That nothing more is raised than should be is seen by a fence: a change of anoth
 events come behind all those before.
 """
 
+import contextlib
 import itertools
 import os
+import random
 import select
 import subprocess
 import threading
@@ -379,6 +381,76 @@ def test_services(mnt, agent):
         inotify.until("services/db: CREATE|ISDIR")
         agent.put("/v1/agent/service/deregister/db-1")
         inotify.until("services/db: DELETE|ISDIR")
+
+class Mirror:
+    """The names in a directory, kept by its events alone."""
+
+    def __init__(self, inotify, directory):
+        self.directory = directory
+        self.inotify = inotify.watch(directory)
+        self.names, self.events = set(names(directory)), []
+
+    def is_true(self):
+        with contextlib.suppress(AssertionError):
+            self.inotify.until("nothing", timeout=0.3)
+        for event in self.inotify.seen:
+            place, _, what = event.partition(": ")
+            name, what = place.partition("/")[2], set(what.split("|"))
+            if name and what & {"CREATE", "MOVED_TO"}:
+                self.names.add(name)
+            elif name and what & {"DELETE", "MOVED_FROM"}:
+                self.names.discard(name)
+        self.events += self.inotify.seen
+        self.inotify.seen.clear()
+        return self.names == set(names(self.directory))
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("store", ["small", "large", "heavy"])
+def test_a_mirror_kept_by_events(mount, agent, proxy, store, seed):
+    """
+    Whatever happens in the directory, here and elsewhere, who adds what is created and takes away what is deleted knows
+    in the end what is in it; also where one watch can't show all of it, and what shows it is another again and again.
+    """
+    pick = random.Random(seed)
+    for n in range(8 if store == "large" else 0):
+        agent.kv_set(f"d/large{n}", b"x" * 250_000)
+    agent.kv_set("d/here", b"")
+    slow = Delay(0.012 if store == "heavy" else 0)
+    with proxy.fault(slow, path="/v1/kv/*", asking="keys"), Inotify() as inotify:
+        mnt = mount(proxy)
+        if seed % 2:
+            names(mnt / "kv")
+        d = mnt / "kv/d"
+        names(d)
+        mirror = Mirror(inotify, d)
+        time.sleep(1.5)  # who watches is heard of after a moment
+        assert mirror.is_true()
+        done = []
+        for n in range(30):
+            name, value = pick.choice(["a", "a!", "b", "c", "d"]), b"%d" % n
+            other = pick.choice(["a", "a!", "b", "c", "d"])
+            what, do = pick.choice(
+                [
+                    ("set elsewhere", lambda: agent.kv_set(f"d/{name}", value)),
+                    ("set elsewhere", lambda: agent.kv_set(f"d/{name}", value)),
+                    ("set below, elsewhere", lambda: agent.kv_set(f"d/{name}/x", value)),
+                    ("delete elsewhere", lambda: agent.delete(f"/v1/kv/d/{name}")),
+                    ("delete below, elsewhere", lambda: agent.delete(f"/v1/kv/d/{name}/", recurse="")),
+                    ("write", lambda: (d / name).write_bytes(value)),
+                    ("unlink", lambda: os.unlink(d / name)),
+                    ("mkdir", lambda: os.mkdir(d / name)),
+                    (f"rename to {other}", lambda: os.rename(d / name, d / other)),
+                    ("look", lambda: (d / name).exists()),
+                ]
+            )
+            done.append(f"{what}: {name}")
+            with contextlib.suppress(OSError):
+                do()
+            if pick.random() < 0.3:
+                time.sleep(0.05)
+            if pick.random() < 0.1 or n == 29:
+                wait_until(mirror.is_true, f"{sorted(mirror.names)} is {d}, after {done}; {mirror.events}", timeout=40)
 
 
 # Who watches need not read

@@ -93,14 +93,14 @@ static void test_what_was_left(void **state)
     assert_false(own_is_under_way(&f->own, f->top, "b"));
     inode = store(f, "a", "new");
     left = state_of(inode);
-    assert_false(own_made(&f->own, f->top, "a", left)); /* not yet: it may still fail */
-    own_end(&f->own, &f->table, f->top, "a", true);
+    assert_false(own_made(&f->own, f->top, "a", left, true)); /* not yet: it may still fail */
+    own_end(&f->own, &f->table, f->top, "a", OWN_NAMED);
     assert_false(own_is_under_way(&f->own, f->top, "a"));
-    assert_true(own_made(&f->own, f->top, "a", left));
-    assert_false(own_made(&f->own, f->top, "b", left));
-    assert_false(own_made(&f->own, f->top, "a", nothing));
+    assert_true(own_made(&f->own, f->top, "a", left, true));
+    assert_false(own_made(&f->own, f->top, "b", left, true));
+    assert_false(own_made(&f->own, f->top, "a", nothing, true));
     left.version++;
-    assert_false(own_made(&f->own, f->top, "a", left)); /* somebody else wrote after us */
+    assert_false(own_made(&f->own, f->top, "a", left, true)); /* somebody else wrote after us */
     inode_unref(&f->table, inode);
 }
 
@@ -109,8 +109,8 @@ static void test_removed(void **state)
     struct fixture *f = *state;
 
     assert_true(own_begin(&f->own, f->top, "a"));
-    own_end(&f->own, &f->table, f->top, "a", true);
-    assert_true(own_made(&f->own, f->top, "a", nothing));
+    own_end(&f->own, &f->table, f->top, "a", OWN_NAMED);
+    assert_true(own_made(&f->own, f->top, "a", nothing, true));
 }
 
 static void test_somebody_else_came_later(void **state)
@@ -119,12 +119,47 @@ static void test_somebody_else_came_later(void **state)
     struct fixture *f = *state;
 
     assert_true(own_begin(&f->own, f->top, "a"));
-    own_end(&f->own, &f->table, f->top, "a", true);
-    own_told(&f->own, f->top, "b", theirs);
-    assert_true(own_made(&f->own, f->top, "a", nothing));
-    own_told(&f->own, f->top, "a", theirs);
-    assert_false(own_made(&f->own, f->top, "a", nothing));
-    assert_true(own_made(&f->own, f->top, "a", theirs));
+    own_end(&f->own, &f->table, f->top, "a", OWN_NAMED);
+    own_told(&f->own, f->top, "b", theirs, OWN_NAMED);
+    assert_true(own_made(&f->own, f->top, "a", nothing, true));
+    own_told(&f->own, f->top, "a", theirs, OWN_NAMED);
+    assert_false(own_made(&f->own, f->top, "a", nothing, true));
+    assert_true(own_made(&f->own, f->top, "a", theirs, true));
+}
+
+/* It was there, and watchers may not have been told yet that it came. */
+static void test_stored_in_what_somebody_else_made(void **state)
+{
+    struct fixture *f = *state;
+    struct inode *inode = store(f, "a", "value");
+    struct own_state left = state_of(inode);
+
+    assert_true(own_begin(&f->own, f->top, "a"));
+    own_end(&f->own, &f->table, f->top, "a", OWN_STORED);
+    assert_true(own_made(&f->own, f->top, "a", left, false));
+    assert_false(own_made(&f->own, f->top, "a", left, true));
+    own_told(&f->own, f->top, "a", left, OWN_STORED);
+    assert_false(own_made(&f->own, f->top, "a", left, true));
+    own_told(&f->own, f->top, "a", left, OWN_NAMED);
+    assert_true(own_made(&f->own, f->top, "a", left, true));
+    assert_true(own_begin(&f->own, f->top, "a"));
+    own_end(&f->own, &f->table, f->top, "a", OWN_STORED);
+    assert_true(own_made(&f->own, f->top, "a", left, true)); /* they know the name */
+    inode_unref(&f->table, inode);
+}
+
+/* Nobody has read it: it is what we left, as far as can be told. */
+static void test_of_which_only_the_name_is_known(void **state)
+{
+    struct fixture *f = *state;
+    struct inode *inode = store(f, "a", "value");
+    const struct own_state named = {.kind = inode->kind};
+
+    assert_true(own_begin(&f->own, f->top, "a"));
+    own_end(&f->own, &f->table, f->top, "a", OWN_NAMED);
+    assert_true(own_made(&f->own, f->top, "a", named, true));
+    assert_false(own_made(&f->own, f->top, "a", nothing, false));
+    inode_unref(&f->table, inode);
 }
 
 static void test_what_failed_was_not_made(void **state)
@@ -133,8 +168,8 @@ static void test_what_failed_was_not_made(void **state)
     struct inode *inode = store(f, "a", "theirs");
 
     assert_true(own_begin(&f->own, f->top, "a"));
-    own_end(&f->own, &f->table, f->top, "a", false);
-    assert_false(own_made(&f->own, f->top, "a", state_of(inode)));
+    own_end(&f->own, &f->table, f->top, "a", OWN_FAILED);
+    assert_false(own_made(&f->own, f->top, "a", state_of(inode), true));
     assert_false(own_is_under_way(&f->own, f->top, "a"));
     inode_unref(&f->table, inode);
 }
@@ -145,11 +180,11 @@ static void test_several_at_once(void **state)
 
     assert_true(own_begin(&f->own, f->top, "a"));
     assert_true(own_begin(&f->own, f->top, "a"));
-    own_end(&f->own, &f->table, f->top, "a", true);
+    own_end(&f->own, &f->table, f->top, "a", OWN_NAMED);
     assert_true(own_is_under_way(&f->own, f->top, "a"));
-    own_end(&f->own, &f->table, f->top, "a", false);
+    own_end(&f->own, &f->table, f->top, "a", OWN_FAILED);
     assert_false(own_is_under_way(&f->own, f->top, "a"));
-    assert_true(own_made(&f->own, f->top, "a", nothing)); /* the first one's still counts */
+    assert_true(own_made(&f->own, f->top, "a", nothing, true)); /* the first one's still counts */
 }
 
 static void test_forgotten_after_a_while(void **state)
@@ -157,9 +192,9 @@ static void test_forgotten_after_a_while(void **state)
     struct fixture *f = *state;
 
     assert_true(own_begin(&f->own, f->top, "a"));
-    own_end(&f->own, &f->table, f->top, "a", true);
+    own_end(&f->own, &f->table, f->top, "a", OWN_NAMED);
     ahead_s += OWN_SECONDS + 1;
-    assert_false(own_made(&f->own, f->top, "a", nothing));
+    assert_false(own_made(&f->own, f->top, "a", nothing, true));
 }
 
 /* What is under way stays on record, however much else happens; and when there is no room, that is said. */
@@ -185,8 +220,8 @@ static void test_full(void **state)
         snprintf(name, sizeof(name), "%d", i);
         own_end(&f->own, &f->table, f->top, name, true);
     }
-    own_end(&f->own, &f->table, f->top, "long", true);
-    assert_true(own_made(&f->own, f->top, "long", nothing));
+    own_end(&f->own, &f->table, f->top, "long", OWN_NAMED);
+    assert_true(own_made(&f->own, f->top, "long", nothing, true));
 }
 
 #define CASE(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
@@ -197,6 +232,8 @@ int main(void)
         CASE(test_what_was_left),
         CASE(test_removed),
         CASE(test_somebody_else_came_later),
+        CASE(test_stored_in_what_somebody_else_made),
+        CASE(test_of_which_only_the_name_is_known),
         CASE(test_what_failed_was_not_made),
         CASE(test_several_at_once),
         CASE(test_forgotten_after_a_while),
