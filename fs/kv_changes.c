@@ -390,6 +390,24 @@ static void name_changed_kind(struct fs *fs, struct inode *dir, const char *pref
     notify_watchers_of(fs, dir, name, was, NULL);
 }
 
+/* What we made ourselves, and somebody else has removed, no answer may ever have had. */
+static void look_for_own(struct fs *fs, struct inode *dir, const char *prefix, const struct consul_snapshot *names)
+{
+    size_t n;
+    char **own = own_names_in(&fs->own, dir, names->index, &n), *key;
+
+    for (size_t i = 0; i < n; i++) {
+        if (strcmp(own[i], NAME_KV_VALUE) != 0 && strcmp(own[i], NAME_KV_EMPTY) != 0 && /* which are not among them */
+            kv_key_of(prefix, own[i], &key) == 0) {
+            if (!kind_among(names->json, key))
+                notify_watchers_of(fs, dir, own[i], &kind_kv_file, NULL);
+            free(key);
+        }
+        free(own[i]);
+    }
+    free(own);
+}
+
 void kv_names_changed(struct fs *fs, struct consul_resource *resource, const struct consul_snapshot *before,
                       const struct consul_snapshot *after)
 {
@@ -397,6 +415,8 @@ void kv_names_changed(struct fs *fs, struct consul_resource *resource, const str
     struct inode *dir = kv_directory_of(fs, resource);
     size_t i = 0, j = 0;
 
+    if (dir)
+        look_for_own(fs, dir, prefix, after);
     while (dir && (i < json_array_size(before->json) || j < json_array_size(after->json))) {
         const char *was = name_at(before->json, i), *now = name_at(after->json, j);
         int c = !was ? 1 : !now ? -1 : strcmp(was, now);

@@ -146,3 +146,26 @@ void own_told(struct own *own, const struct inode *dir, const char *name, struct
         know(change, now, outcome);
     pthread_mutex_unlock(&own->lock);
 }
+
+static bool is_there(const struct own_change *change, const struct inode *dir, uint64_t version)
+{
+    return change->dir == dir->number && change->known && change->named && change->state.kind &&
+           change->state.version > 0 && change->state.version <= version;
+}
+
+char **own_names_in(struct own *own, const struct inode *dir, uint64_t version, size_t *ret_n)
+{
+    char **names = NULL;
+    size_t n = 0;
+
+    *ret_n = 0;
+    pthread_mutex_lock(&own->lock);
+    for (size_t i = 0; i < OWN_MAX; i++)
+        n += is_there(&own->ring[i], dir, version);
+    if (n > 0 && (names = calloc(n, sizeof(*names))))
+        for (size_t i = 0; i < OWN_MAX; i++)
+            if (is_there(&own->ring[i], dir, version) && (names[*ret_n] = strdup(own->ring[i].name)))
+                ++*ret_n;
+    pthread_mutex_unlock(&own->lock);
+    return names;
+}

@@ -63,5 +63,10 @@ void own_told(struct own *own, const struct inode *dir, const char *name, struct
 /* Whether the newest change that watchers know of left what stands there now; `came`: they are to know the name, too.
  */
 bool own_made(struct own *own, const struct inode *dir, const char *name, struct own_state now, bool came);
+/*
+ * What watchers of the directory know to be there, in a version up to this one: their names, each and the array the
+ * caller's; NULL: nothing, or no memory.
+ */
+char **own_names_in(struct own *own, const struct inode *dir, uint64_t version, size_t *ret_n);
 
 #endif

@@ -162,6 +162,30 @@ static void test_of_which_only_the_name_is_known(void **state)
     inode_unref(&f->table, inode);
 }
 
+static void test_names_that_are_known_to_be_there(void **state)
+{
+    struct fixture *f = *state;
+    struct inode *inode = store(f, "a", "value");
+    struct own_state left = state_of(inode);
+    char **names;
+    size_t n;
+
+    own_told(&f->own, f->top, "a", left, OWN_NAMED);
+    own_told(&f->own, f->top, "gone", nothing, OWN_NAMED);
+    own_told(&f->own, f->top, "b", left, OWN_STORED); /* it came otherwise */
+    names = own_names_in(&f->own, f->top, left.version, &n);
+    assert_int_equal(n, 1);
+    assert_string_equal(names[0], "a");
+    free(names[0]);
+    free(names);
+    names = own_names_in(&f->own, f->top, left.version - 1, &n); /* it may be from before that */
+    assert_int_equal(n, 0);
+    free(names);
+    free(own_names_in(&f->own, inode, left.version, &n));
+    assert_int_equal(n, 0);
+    inode_unref(&f->table, inode);
+}
+
 static void test_what_failed_was_not_made(void **state)
 {
     struct fixture *f = *state;
@@ -234,6 +258,7 @@ int main(void)
         CASE(test_somebody_else_came_later),
         CASE(test_stored_in_what_somebody_else_made),
         CASE(test_of_which_only_the_name_is_known),
+        CASE(test_names_that_are_known_to_be_there),
         CASE(test_what_failed_was_not_made),
         CASE(test_several_at_once),
         CASE(test_forgotten_after_a_while),
