@@ -104,9 +104,7 @@ struct consul_kv_known kv_known_of(struct op *op, const char *prefix, size_t len
 /* ---- which of them ------------------------------------------------------------------------------------------------
  */
 
-/* It changes too often to be watched as a whole; or what was asked for by the directory's name does, which is about it.
- */
-static bool is_restless(struct op *op, const char *path, size_t at)
+bool kv_is_restless(struct op *op, const char *path, size_t at)
 {
     return tree_is(op, path, at, op_is_demoted) || (at > 0 && tree_is(op, path, at - 1, op_is_demoted));
 }
@@ -223,7 +221,7 @@ static int read_step(struct op *op, const char *path, size_t at, size_t end, siz
         if (len == at) {
             known = kv_known_of(op, path, at, max);
             weight = weight_of(op, path, at, known);
-            restless = is_restless(op, path, at);
+            restless = kv_is_restless(op, path, at);
             too_large = known.too_large || (at == 0 && weight == HEAVY);
             if ((named && weight == HEAVY && are_names_less(at, &known)) || (listed && weight != LIGHT))
                 return -EFBIG;

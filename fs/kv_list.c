@@ -209,7 +209,7 @@ static int list_by_names(struct op *op, const char *prefix, bool has_marker, str
 
 /*
  * Names first: they say whether all the rest is of use. And they tell who watches the directory of what comes and goes,
- * also where it is made from all the rest, which is too much to be watched.
+ * also where it is made from all the rest, which changes too often to be watched.
  */
 static int list_uncovered(struct op *op, struct inode *dir, const char *prefix, struct lister *lister)
 {
@@ -220,7 +220,7 @@ static int list_uncovered(struct op *op, struct inode *dir, const char *prefix, 
 
     if (r < 0)
         return r;
-    if (!op->quiet)
+    if (!op->quiet && kv_is_restless(op, prefix, strlen(prefix)))
         inode_list_by(&op->fs->inodes, dir, op->read[op->read_n - 1].resource);
     count_names(names, &files, &dirs);
     if (!op->quiet && files > 0 && lister->with_content && kv_values_are_worth_it(op, prefix, files)) {

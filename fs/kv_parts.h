@@ -51,6 +51,11 @@ bool kv_names_have_below(const json_t *names, const char *name);
 void kv_retire_names(struct op *op, const char *prefix);
 /* See consul_kv_known(). */
 struct consul_kv_known kv_known_of(struct op *op, const char *prefix, size_t len, size_t max);
+/*
+ * path[0..at) changes too often to be watched as a whole; or what was asked for by the directory's name does, which is
+ * about it.
+ */
+bool kv_is_restless(struct op *op, const char *path, size_t at);
 /* A prefix that is too large, or may not be listed, is looked at in parts. */
 bool kv_try_finer(int err);
 /* Is it asked for only because what is wanted lies where no path leads? */
