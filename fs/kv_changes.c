@@ -354,11 +354,6 @@ void kv_changes_of(struct fs *fs, struct consul_resource *resource, const struct
 
 static const char *name_at(const json_t *names, size_t i) { return json_string_value(json_array_get(names, i)); }
 
-static const struct kind *kind_among(const json_t *names, const char *key)
-{
-    return kv_names_have_below(names, key) ? &kind_kv_dir : kv_names_have(names, key) ? &kind_kv_file : NULL;
-}
-
 /*
  * The key, or what ends in '/', is in one of the lists only. What of it the kernel has may rest on something else: on
  * another resource that showed it, or on its key.
@@ -378,8 +373,8 @@ static void name_changed_kind(struct fs *fs, struct inode *dir, const char *pref
     plain = strndup(key, len);
     if (!plain)
         return;
-    was = kind_among(before, plain);
-    now = kind_among(after, plain);
+    was = kv_kind_among(before, plain);
+    now = kv_kind_among(after, plain);
     free(plain);
     if (was == now)
         return;
@@ -399,7 +394,7 @@ static void look_for_own(struct fs *fs, struct inode *dir, const char *prefix, c
     for (size_t i = 0; i < n; i++) {
         if (strcmp(own[i], NAME_KV_VALUE) != 0 && strcmp(own[i], NAME_KV_EMPTY) != 0 && /* which are not among them */
             kv_key_of(prefix, own[i], &key) == 0) {
-            if (!kind_among(names->json, key))
+            if (!kv_kind_among(names->json, key))
                 notify_watchers_of(fs, dir, own[i], &kind_kv_file, NULL);
             free(key);
         }

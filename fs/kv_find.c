@@ -192,6 +192,11 @@ bool kv_names_have_below(const json_t *names, const char *name)
     return have;
 }
 
+const struct kind *kv_kind_among(const json_t *names, const char *key)
+{
+    return kv_names_have_below(names, key) ? &kind_kv_dir : kv_names_have(names, key) ? &kind_kv_file : NULL;
+}
+
 int kv_has_value(struct op *op, const char *prefix, bool *ret_has)
 {
     size_t len = strlen(prefix);
@@ -392,9 +397,11 @@ static struct consul_snapshot *last_seen_around(struct op *op, const char *prefi
 /* A file then has no entry. */
 static int find_among_names(const struct consul_snapshot *names, const char *key, struct kv_place *ret_place)
 {
+    const struct kind *kind = kv_kind_among(names->json, key);
+
     ret_place->seen_ns = names->seen_ns;
-    ret_place->is_dir = kv_names_have_below(names->json, key);
-    return ret_place->is_dir || kv_names_have(names->json, key) ? 0 : -ENOENT;
+    ret_place->is_dir = kind == &kind_kv_dir;
+    return kind ? 0 : -ENOENT;
 }
 
 /*

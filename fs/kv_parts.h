@@ -47,6 +47,8 @@ bool kv_names_are_quick(struct op *op, const char *prefix);
 bool kv_names_have(const json_t *names, const char *name);
 /* The same of `name`/. */
 bool kv_names_have_below(const json_t *names, const char *name);
+/* What the key stands for by them; NULL: nothing. */
+const struct kind *kv_kind_among(const json_t *names, const char *key);
 /* They are not needed any more, and were many. */
 void kv_retire_names(struct op *op, const char *prefix);
 /* See consul_kv_known(). */
