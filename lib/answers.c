@@ -44,6 +44,38 @@ void cache_tell_changed(const struct cache *cache, struct consul_resource *resou
     consul_snapshot_unref(after);
 }
 
+struct news_item {
+    struct consul_resource *resource; /* counted, as are the snapshots */
+    struct consul_snapshot *before, *after;
+    struct news_item *next;
+};
+
+bool news_add(struct news *news, struct consul_resource *resource, struct consul_snapshot *after)
+{
+    struct news_item *item = malloc(sizeof(*item));
+
+    if (!item)
+        return false;
+    resource->refs++;
+    *item = (struct news_item){resource, consul_snapshot_ref(resource->snapshot), consul_snapshot_ref(after), NULL};
+    *news->end = item;
+    news->end = &item->next;
+    return true;
+}
+
+void cache_tell_news(const struct cache *cache, struct news *news)
+{
+    struct news_item *item;
+
+    while ((item = news->first)) {
+        news->first = item->next;
+        cache_tell_changed(cache, item->resource, item->before, item->after);
+        consul_resource_unref(item->resource);
+        free(item);
+    }
+    news->end = &news->first;
+}
+
 static void tell_watch_ended(const struct cache *cache, struct consul_resource *resource)
 {
     if (cache->options.changed)

@@ -168,44 +168,20 @@ static int pending_add(struct consul_resource *resource, const char *key, struct
 }
 
 /*
- * What a write of ours tells beside that: somebody else had created the key, and no answer has told of it yet. None
- * will, as the snapshots have the key from now on.
+ * cache.lock is held. What a write of ours tells beside that: somebody else had created the key, and no answer has told
+ * of it yet. None will, as the snapshots have the key from now on.
  */
-struct news {
-    struct consul_resource *resource; /* counted, as are the snapshots */
-    struct consul_snapshot *before, *after;
-    struct news *next;
-};
-
-/* cache.lock is held. `after` is about to take the place of the snapshot. */
 static void note_news(struct consul_resource *resource, struct consul_snapshot *after,
-                      const struct consul_kv_entry *entry, struct news **news)
+                      const struct consul_kv_entry *entry, struct news *news)
 {
-    struct news *one;
-
-    if (!entry || entry->create_index == entry->modify_index ||
-        consul_kv_find(&resource->snapshot->kv, consul_kv_key(entry), entry->key_len) || !(one = malloc(sizeof(*one))))
-        return;
-    resource->refs++;
-    *one = (struct news){resource, consul_snapshot_ref(resource->snapshot), consul_snapshot_ref(after), *news};
-    *news = one;
-}
-
-static void tell_news(struct cache *cache, struct news *news)
-{
-    while (news) {
-        struct news *one = news;
-
-        news = one->next;
-        cache_tell_changed(cache, one->resource, one->before, one->after);
-        consul_resource_unref(one->resource);
-        free(one);
-    }
+    if (entry && entry->create_index != entry->modify_index &&
+        !consul_kv_find(&resource->snapshot->kv, consul_kv_key(entry), entry->key_len))
+        (void)news_add(news, resource, after);
 }
 
 /* cache.lock is held. */
 static int apply_one(struct consul_resource *resource, const char *key, struct consul_kv_entry *entry,
-                     uint64_t removed_index, uint64_t now, struct news **news)
+                     uint64_t removed_index, uint64_t now, struct news *news)
 {
     struct consul_snapshot *old = resource->snapshot, *snapshot;
     struct pending change = {.key = (char *)key, .entry = entry, .removed_index = removed_index};
@@ -251,7 +227,7 @@ void cache_apply_kv(struct cache *cache, const char *datacenter, const char *key
                     uint64_t removed_index)
 {
     struct kv_index_above above = {0};
-    struct news *news = NULL;
+    struct news news = NEWS_NONE(news);
     struct consul_resource *r;
     uint64_t now = consul_now_ns();
 
@@ -268,5 +244,5 @@ void cache_apply_kv(struct cache *cache, const char *datacenter, const char *key
         }
     }
     pthread_mutex_unlock(&cache->lock);
-    tell_news(cache, news);
+    cache_tell_news(cache, &news);
 }

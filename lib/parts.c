@@ -7,7 +7,6 @@
 #include "snapshot.h"
 
 #include <pthread.h>
-#include <stdlib.h>
 #include <string.h>
 
 /* Does a prefix show all that another, longer one does? */
@@ -96,43 +95,37 @@ static struct consul_snapshot *part_of(const struct consul_snapshot *whole, cons
     return snapshot;
 }
 
+/* cache.lock is held. */
+static void hand_over(struct consul_resource *to, const struct consul_snapshot *whole,
+                      const struct http_request *request, struct news *news)
+{
+    struct consul_snapshot *part;
+
+    if (request->sent_ns < to->arrived_ns || whole->index < to->snapshot->index || !(part = part_of(whole, to)))
+        return;
+    if (resource_same_content(to, to->snapshot, part) || !news_add(news, to, part)) {
+        consul_snapshot_unref(part);
+        return;
+    }
+    set_snapshot(to, part);
+    to->sent_ns = request->sent_ns;
+    to->fetched_ns = to->arrived_ns = to->good_ns = request->done_ns;
+}
+
 void parts_hand_over(struct consul_resource *resource, struct consul_snapshot *snapshot,
                      const struct http_request *request)
 {
     struct cache *cache = resource->cache;
-    struct handed {
-        struct consul_resource *part; /* counted, as are the snapshots */
-        struct consul_snapshot *before, *after;
-    } *handed = NULL;
-    size_t n = 0, parts = 0, i;
+    struct news news = NEWS_NONE(news);
 
     pthread_mutex_lock(&cache->lock);
     if (!resource->snapshot && resource->format == CONSUL_KV && resource->recursive && !cache->closing) {
-        apply_pending(resource, snapshot, request->sent_ns, false);
-        for (i = first_part(resource); next_part(resource, &i);)
-            parts++;
-        handed = parts > 0 ? calloc(parts, sizeof(*handed)) : NULL;
-    }
-    i = first_part(resource);
-    for (struct consul_resource *r; handed && (r = next_part(resource, &i));) {
-        struct consul_snapshot *part;
+        size_t i = first_part(resource);
 
-        if (request->sent_ns < r->arrived_ns || snapshot->index < r->snapshot->index || !(part = part_of(snapshot, r)))
-            continue;
-        if (resource_same_content(r, r->snapshot, part)) {
-            consul_snapshot_unref(part);
-            continue;
-        }
-        r->refs++;
-        handed[n++] = (struct handed){r, consul_snapshot_ref(r->snapshot), consul_snapshot_ref(part)};
-        set_snapshot(r, part);
-        r->sent_ns = request->sent_ns;
-        r->fetched_ns = r->arrived_ns = r->good_ns = request->done_ns;
+        apply_pending(resource, snapshot, request->sent_ns, false);
+        for (struct consul_resource *r; (r = next_part(resource, &i));)
+            hand_over(r, snapshot, request, &news);
     }
     pthread_mutex_unlock(&cache->lock);
-    for (i = 0; i < n; i++) {
-        cache_tell_changed(cache, handed[i].part, handed[i].before, handed[i].after);
-        consul_resource_unref(handed[i].part);
-    }
-    free(handed);
+    cache_tell_news(cache, &news);
 }

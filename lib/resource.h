@@ -174,6 +174,15 @@ bool resource_knew_more(const struct consul_resource *resource, const struct htt
 /* No lock is held. Takes the references to the snapshots. */
 void cache_tell_changed(const struct cache *cache, struct consul_resource *resource, struct consul_snapshot *before,
                         struct consul_snapshot *after);
+/* Changes that are found under cache.lock, of several resources, to be told without it, in their order. */
+struct news {
+    struct news_item *first, **end;
+};
+#define NEWS_NONE(news) ((struct news){.end = &(news).first})
+/* cache.lock is held: `after` is about to take the place of the resource's snapshot. False: there is no memory. */
+bool news_add(struct news *news, struct consul_resource *resource, struct consul_snapshot *after);
+/* No lock is held. Nothing is left to tell. */
+void cache_tell_news(const struct cache *cache, struct news *news);
 /* No lock is held. Tells and gives back a counted resource whose watch ended; NULL is fine. */
 void cache_tell_ended(struct cache *cache, struct consul_resource *loser);
 
