@@ -32,8 +32,9 @@ void kv_changes_of(struct fs *fs, struct consul_resource *resource, const struct
                    const struct consul_snapshot *after, bool announced);
 
 /*
- * The same for one that shows the names in a directory. A file there may rest on its key alone, which does not tell
- * that there are keys below it by now: then it is a directory. And where nobody keeps the names up to date any more.
+ * The same for one that shows the names in a directory. What the kernel has there may rest on something else: a file on
+ * its key alone, which does not tell that there are keys below it by now, so that it is a directory. Who watches the
+ * directory is told of what came and went. And where nobody keeps the names up to date any more.
  */
 void kv_names_changed(struct fs *fs, struct consul_resource *resource, const struct consul_snapshot *before,
                       const struct consul_snapshot *after);

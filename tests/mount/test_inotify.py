@@ -382,6 +382,7 @@ def test_services(mnt, agent):
         agent.put("/v1/agent/service/deregister/db-1")
         inotify.until("services/db: DELETE|ISDIR")
 
+
 class Mirror:
     """The names in a directory, kept by its events alone."""
 

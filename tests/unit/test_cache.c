@@ -1539,7 +1539,6 @@ static void test_a_server_that_knows_no_leader_is_not_believed(void **state) { d
 
 static void test_a_server_that_is_behind_is_not_believed(void **state) { distrusts(*state, 0, false, 9); }
 
-/* Read your own writes: another server need not have heard of them yet, also when it is asked afterwards. */
 /* The key was there, which no answer had told yet, nor will: the snapshot has it from now on. */
 static void test_own_write_to_what_somebody_else_created(void **state)
 {
@@ -1573,6 +1572,7 @@ static void test_own_write_to_what_somebody_else_created(void **state)
     consul_kv_entry_unref(entry);
 }
 
+/* Read your own writes: another server need not have heard of them yet, also when it is asked afterwards. */
 static void test_own_write_is_shown_whoever_answers(void **state)
 {
     static const char path[] = "/v1/kv/a/?recurse", list[] = "/v1/kv/a/?keys";

@@ -231,7 +231,7 @@ static void test_full(void **state)
     for (int i = 0; i < 3 * OWN_MAX; i++) {
         snprintf(name, sizeof(name), "%d", i);
         assert_true(own_begin(&f->own, f->top, name));
-        own_end(&f->own, &f->table, f->top, name, true);
+        own_end(&f->own, &f->table, f->top, name, OWN_NAMED);
     }
     assert_true(own_is_under_way(&f->own, f->top, "long"));
     for (int i = 0; i < OWN_MAX - 1; i++) {
@@ -242,7 +242,7 @@ static void test_full(void **state)
     assert_true(own_is_under_way(&f->own, f->top, "long"));
     for (int i = 0; i < OWN_MAX - 1; i++) {
         snprintf(name, sizeof(name), "%d", i);
-        own_end(&f->own, &f->table, f->top, name, true);
+        own_end(&f->own, &f->table, f->top, name, OWN_NAMED);
     }
     own_end(&f->own, &f->table, f->top, "long", OWN_NAMED);
     assert_true(own_made(&f->own, f->top, "long", nothing, true));
