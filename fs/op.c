@@ -623,6 +623,14 @@ struct consul_resource *op_rests_on(const struct op *op)
     return op->read_n == 1 && op->watched_all ? op->read[0].resource : NULL;
 }
 
+bool op_has_read(const struct op *op, const struct consul_resource *resource)
+{
+    for (size_t i = 0; i < op->read_n; i++)
+        if (op->read[i].resource == resource)
+            return true;
+    return false;
+}
+
 bool op_may_be_hidden(const struct op *op)
 {
     for (size_t i = 0; i < op->read_n; i++)

@@ -160,6 +160,8 @@ void op_show(struct op *op, struct consul_resource *resource, struct consul_snap
 
 /* The resource, borrowed, whose watch keeps true what this run has found out; NULL when there is no such one. */
 struct consul_resource *op_rests_on(const struct op *op);
+/* Whether this run has read the resource. */
+bool op_has_read(const struct op *op, const struct consul_resource *resource);
 /* Whether what is not in the lists that were read may be there, hidden by ACLs. */
 bool op_may_be_hidden(const struct op *op);
 /* Forgets what was read, before something else is evaluated. */

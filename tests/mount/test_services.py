@@ -344,6 +344,15 @@ def test_service_goes_away_elsewhere(mnt, agent):
     wait_until(lambda: not (mnt / "services/web").exists(), "the kernel is told")
 
 
+def test_removed_here_as_soon_as_it_was_there(mnt, agent):
+    """It comes and goes while watchers are told that it came."""
+    assert os.listdir(mnt / "services") == ["consul"]
+    for service in (f"web-{i}" for i in range(10)):
+        external(agent, service, "one")
+        sh("rm nodes/ext/services/one.json", cwd=mnt.path)
+        wait_until(lambda: not (mnt / "services" / service).exists(), "it is gone")
+
+
 def test_what_another_live_agent_owns(mount, new_agent):
     """Consul would take it off the catalog, and its agent would put it back within a minute."""
     ours = new_agent(node="ours")
