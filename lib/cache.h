@@ -22,6 +22,8 @@ void cache_free(struct cache *cache);
 
 /* Counted; NULL: nobody has asked for it. */
 struct consul_resource *cache_find(struct cache *cache, const char *path);
+/* See consul_watched(). */
+struct consul_resource **cache_watched(struct cache *cache, const char *prefix, size_t *ret_n);
 int cache_get(struct cache *cache, const char *path, enum consul_format format, unsigned flags, size_t max,
               struct consul_resource **ret_resource);
 bool cache_cancel_waiter(struct cache *cache, struct consul_waiter *waiter);

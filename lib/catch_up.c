@@ -1,6 +1,7 @@
 /*
- * What was done elsewhere, and is known to be done, is waited for: by whoever got a key's lock, or made a lock file, so
- * that he sees what the one before left. Only what is watched can be behind; all else is asked for when it is read.
+ * What was done elsewhere, and is known to be done, is asked for, or waited for: by whoever got a key's lock, or made a
+ * lock file, so that he sees what the one before left. Only what is watched can be behind; all else is asked for when
+ * it is read.
  */
 #include "resource.h"
 
@@ -31,6 +32,17 @@ void cache_kv_catch_up(struct cache *cache, const char *datacenter, const char *
             r->floor_index_ns = now;
         }
     }
+    pthread_mutex_unlock(&cache->lock);
+}
+
+void consul_resource_ask_again(struct consul_resource *resource)
+{
+    struct cache *cache = resource->cache;
+
+    pthread_mutex_lock(&cache->lock);
+    resource_expire(resource, consul_now_ns(), false);
+    if (!resource->get && !cache->closing)
+        (void)resource_start_get(resource); /* without memory: by who reads it next */
     pthread_mutex_unlock(&cache->lock);
 }
 

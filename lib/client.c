@@ -302,6 +302,11 @@ bool consul_waiter_cancel(struct consul *client, struct consul_waiter *waiter)
     return cache_cancel_waiter(client->cache, waiter);
 }
 
+struct consul_resource **consul_watched(struct consul *client, const char *prefix, size_t *ret_n)
+{
+    return cache_watched(client->cache, prefix, ret_n);
+}
+
 void consul_expire(struct consul *client, const char *prefix) { cache_expire(client->cache, prefix, true); }
 
 void consul_kv_catch_up(struct consul *client, const char *datacenter, const char *key, uint64_t index)

@@ -360,6 +360,16 @@ void consul_resource_expire(struct consul_resource *resource);
 /* The same for every resource whose path begins with `prefix`. */
 void consul_expire(struct consul *client, const char *prefix);
 /*
+ * The same where it was changed elsewhere, which another resource told and its own blocking query may not: it is asked
+ * for now, also if nobody reads it, and what that brings is told as any change.
+ */
+void consul_resource_ask_again(struct consul_resource *resource);
+/*
+ * The resources that are watched and whose path begins with `prefix`, each counted; the array, if not NULL, is the
+ * caller's. *ret_n is 0 where none is, or there is no memory.
+ */
+struct consul_resource **consul_watched(struct consul *client, const char *prefix, size_t *ret_n);
+/*
  * Asks for every KV resource of the datacenter that is watched, so that it shows what others had stored when this was
  * called, not just what its blocking query has brought by then. 0: nothing is watched. -EINPROGRESS: `done` will be
  * called, on the network thread, after all changes were told (or the client's timeout_ms is over).

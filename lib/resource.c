@@ -272,6 +272,25 @@ void consul_resource_unref(struct consul_resource *resource)
     consul_snapshot_unref(unused); /* which takes a while if it is large */
 }
 
+struct consul_resource **cache_watched(struct cache *cache, const char *prefix, size_t *ret_n)
+{
+    struct consul_resource **at = NULL;
+    size_t len = strlen(prefix), n = 0;
+
+    pthread_mutex_lock(&cache->lock);
+    if (cache->watches > 0)
+        at = malloc(cache->watches * sizeof(*at));
+    for (struct consul_resource *r = at ? cache->watched : NULL; r; r = r->next_watched) {
+        if (strncmp(r->path, prefix, len) != 0)
+            continue;
+        r->refs++;
+        at[n++] = r;
+    }
+    pthread_mutex_unlock(&cache->lock);
+    *ret_n = n;
+    return at;
+}
+
 const char *consul_resource_path(const struct consul_resource *resource) { return resource->path; }
 
 bool resource_is_used(const struct consul_resource *resource)

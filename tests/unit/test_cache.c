@@ -1384,6 +1384,30 @@ static void test_late_answer_is_dropped(void **state)
     expect_read(f, resource, 3, CONSUL_WATCHED);
 }
 
+/* It changed, and no blocking query wakes: it has the same index. */
+static void test_ask_again(void **state)
+{
+    struct fixture *f = *state;
+    struct consul_resource *resource, **watched;
+    size_t n;
+
+    start_client(f, 8, 0);
+    resource = watch(f, "/v1/x/1");
+    watch(f, "/v1/y");
+    server_hold(&f->server, "/v1/x/1", false, true);
+    server_set(&f->server, "/v1/x/1", 200, 10, "{\"v\":2}");
+    watched = consul_watched(f->client, "/v1/x/", &n);
+    assert_int_equal(n, 1);
+    assert_ptr_equal(watched[0], resource);
+    consul_resource_ask_again(watched[0]);
+    wait_told(f, "/v1/x/1", CONSUL_CHANGED, 2); /* though nobody reads it */
+    expect_read(f, resource, 2, CONSUL_WATCHED);
+    server_expect(&f->server, "/v1/x/1", 2, 1);
+    consul_resource_unref(watched[0]);
+    free(watched);
+    server_hold(&f->server, "/v1/x/1", false, false);
+}
+
 /* An answer to a request that was sent before the program's own change does not count as fresh. */
 static void test_expire_while_asking(void **state)
 {
@@ -2250,6 +2274,7 @@ int main(void)
         CASE(test_watch_survives_garbage),
         CASE(test_watch_ends_when_denied),
         CASE(test_late_answer_is_dropped),
+        CASE(test_ask_again),
         CASE(test_expire_while_asking),
         CASE(test_own_write_is_shown),
         CASE(test_watches_may_be_stale),
