@@ -9,6 +9,8 @@
 
 #include <jansson.h>
 
+#define CATALOG_SERVICES "/v1/catalog/services"
+
 enum catalog_owner {
     CATALOG_OURS,    /* this mount's agent: through /v1/agent/ */
     CATALOG_NOBODYS, /* no agent, or a dead one: through /v1/catalog/ */

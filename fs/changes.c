@@ -3,6 +3,7 @@
 #include "announce.h"
 #include "content.h"
 #include "log.h"
+#include "moved.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -374,6 +375,8 @@ void changes_of(struct fs *fs, struct consul_resource *resource, struct consul_s
         kv_changes_of(fs, resource, before, after, announced);
         return;
     }
+    if (scope == CONSUL_KV_NONE)
+        moved_look(fs, resource, before, after);
     for_each_resting(fs, resource, changes_check, scope == CONSUL_KV_KEY);
     if (scope != CONSUL_KV_NAMES)
         announce_listed(fs, resource, before, after);

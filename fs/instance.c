@@ -2,6 +2,7 @@
 
 #include "answer.h"
 #include "catalog.h"
+#include "moved.h"
 #include "settle.h"
 #include "view.h"
 
@@ -99,6 +100,8 @@ static int wait_shown(struct op *op, struct change *change)
     const json_t *health;
     int r = settle(op, &change->settle, &health);
 
+    if (r == 0 && health && change->registration.document)
+        moved_here(op->fs, health);
     if (r == 0 && health && change->dir && json_array_size(health) == 0)
         expect_phantom(op, change);
     return r;

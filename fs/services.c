@@ -7,6 +7,7 @@
 #include "services.h"
 
 #include "answer.h"
+#include "catalog.h"
 #include "content.h"
 #include "document.h"
 #include "fastest.h"
@@ -38,11 +39,9 @@ static int read_health(struct op *op, const struct inode *dir, struct consul_sna
     return r < 0 ? r : answer_read(op, INSTANCE_HEALTH, service, "", CONSUL_BLOCKS | CONSUL_OBJECTS, ret_snapshot);
 }
 
-#define CATALOG "/v1/catalog/services"
-
 static int read_catalog(struct op *op, struct consul_snapshot **ret_snapshot)
 {
-    return op_read(op, CATALOG, CONSUL_JSON, CONSUL_BLOCKS | CONSUL_OBJECT, 0, ret_snapshot);
+    return op_read(op, CATALOG_SERVICES, CONSUL_JSON, CONSUL_BLOCKS | CONSUL_OBJECT, 0, ret_snapshot);
 }
 
 /* What a service's directory is called where it is remembered: "DATACENTER/NAME". */
@@ -81,7 +80,7 @@ static int has_instances(struct op *op, const char *service, bool *ret_has)
     int r;
 
     *ret_has = false;
-    if (op_is_watched(op, CATALOG))
+    if (op_is_watched(op, CATALOG_SERVICES))
         return 0;
     r = answer_read(op, INSTANCE_HEALTH, service, "", CONSUL_BLOCKS | CONSUL_OBJECTS, &snapshot);
     if (r == 0)

@@ -26,6 +26,11 @@ def lines(path):
     return sorted(text.splitlines())
 
 
+def lines_at(directory, name):
+    with open(name, opener=lambda name, flags: os.open(name, flags, dir_fd=directory)) as file:
+        return sorted(file.read().splitlines())
+
+
 def external(agent, service, instance, node="ext", address="192.0.2.1", **more):
     """An instance on a node that has no agent."""
     document = {"Node": node, "Address": address, "Service": {"Service": service, "ID": instance, **more}}
@@ -351,6 +356,45 @@ def test_removed_here_as_soon_as_it_was_there(mnt, agent):
         external(agent, service, "one")
         sh("rm nodes/ext/services/one.json", cwd=mnt.path)
         wait_until(lambda: not (mnt / "services" / service).exists(), "it is gone")
+
+
+# Instances that come to be another service's: Consul wakes no blocking query on the one that had them
+
+
+def test_an_instance_moves_to_another_service(mnt, agent):
+    agent.register("old", "one", Address="10.0.0.1", Port=1)
+    agent.register("old", "two", Address="10.0.0.1", Port=2)
+    agent.register("new", "three", Address="10.0.0.1", Port=3)
+    old, new = mnt / "services/old", mnt / "services/new"
+    assert lines(old / "passing") == ["10.0.0.1:1", "10.0.0.1:2"]
+    assert lines(new / "passing") == ["10.0.0.1:3"]
+    agent.register("new", "one", Address="10.0.0.1", Port=1)
+    wait_equal(lambda: lines(new / "passing"), ["10.0.0.1:1", "10.0.0.1:3"])
+    wait_equal(lambda: lines(old / "passing"), ["10.0.0.1:2"])
+    assert not (old / "one.json").exists()
+
+
+def test_the_last_instance_moves_to_another_service(mnt, agent):
+    """The list of services tells; nobody looks at the other one. Who is in the directory still reads its files."""
+    agent.register("old", "one", Address="10.0.0.1", Port=1)
+    assert sorted(os.listdir(mnt / "services")) == ["consul", "old"]
+    with opened(mnt / "services/old", os.O_PATH) as old:
+        assert lines_at(old, "all") == ["10.0.0.1:1"]
+        agent.register("new", "one", Port=1)
+        wait_equal(lambda: sorted(os.listdir(mnt / "services")), ["consul", "new"])
+        wait_equal(lambda: lines_at(old, "all"), [])
+
+
+def test_an_instance_is_moved_to_another_service_here(mnt, agent):
+    """Who moves it sees it at once."""
+    agent.register("old", "one", Address="10.0.0.1", Port=1)
+    agent.register("old", "two", Address="10.0.0.1", Port=2)
+    assert lines(mnt / "services/old/all") == ["10.0.0.1:1", "10.0.0.1:2"]
+    os.mkdir(mnt / "services/new")
+    (mnt / "services/new/one.json").write_text('{"Address": "10.0.0.1", "Port": 1}')
+    assert lines(mnt / "services/new/all") == ["10.0.0.1:1"]
+    wait_equal(lambda: lines(mnt / "services/old/all"), ["10.0.0.1:2"])
+    assert not (mnt / "services/old/one.json").exists()
 
 
 def test_what_another_live_agent_owns(mount, new_agent):
