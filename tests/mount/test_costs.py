@@ -174,7 +174,9 @@ def test_writing_a_key_is_one_request(hot, proxy):
     with proxy.record() as seen:
         for n in range(TIMES):
             sh(f"echo {n} > kv/d/key", cwd=mnt.path)
-    assert len(seen.not_blocking) == TIMES
+    assert len([r for r in seen.not_blocking if r.method == "PUT"]) == TIMES
+    # Once, a moment after the first look, a directory that somebody may hold is listed for his inotify watches.
+    assert [str(r) for r in seen.not_blocking if r.method != "PUT"] in ([], ["GET /v1/kv/?recurse="])
     assert key.read_bytes() == b"%d\n" % (TIMES - 1)
 
 
