@@ -6,24 +6,17 @@ SEED:STEPS or random:STEPS chooses others; CONSULFS_MODEL_REPLAY=FILE runs what 
 """
 
 import os
-import random
 from pathlib import Path
 
 import pytest
 
-from harness.programs import sanitized
 from harness.proxy import Delay
 from model import driver
-
-
-def seed_and_steps(seed_default, default):
-    seed, _, steps = os.environ.get("CONSULFS_MODEL", "").partition(":")
-    return random.randrange(1 << 31) if seed == "random" else int(seed or seed_default), int(steps or default)
+from model.seeds import seed_and_steps
 
 
 def compare(agents, mount, seed, steps, large=False):
-    seed, steps = seed_and_steps(seed, steps // (5 if sanitized() else 1))
-    print(f"CONSULFS_MODEL={seed}:{steps}")
+    seed, steps = seed_and_steps(seed, steps)
     worlds = []
 
     def new_world():

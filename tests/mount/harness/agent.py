@@ -172,8 +172,9 @@ class Agent:
         """python-consul, a client that shares no code with what is tested."""
         return consul.Consul(host=self.host, port=self.port, token=self.token)
 
-    def request(self, method, path, **arguments):
-        headers = {"X-Consul-Token": self.token} if self.token else {}
+    def request(self, method, path, token=None, **arguments):
+        token = token or self.token
+        headers = {"X-Consul-Token": token} if token else {}
         return requests.request(
             method, f"http://{self.http}{path}", headers=headers, timeout=30, allow_redirects=False, **arguments
         )
