@@ -29,6 +29,7 @@
 #define SECOND_NS 1000000000ull
 #define OWN_PAUSE_NS (10 * 1000000ull) /* until an operation of ours on the same place may be over */
 #define OWN_PAUSES_MAX 1000
+#define EMPTIED_DOUBLES 7               /* of that, for who empties a directory */
 #define GONE_AFTER_NS (50 * 1000000ull) /* what nobody holds the kernel has forgotten by then */
 #define BURST 50                        /* announcements that may come at once after a quiet time */
 
@@ -521,7 +522,10 @@ static void use_turn(struct announcer *announcer, uint64_t now)
     announcer->free_ns += announcer->interval_ns;
 }
 
-/* A directory that has become a file while somebody here goes on removing what was in it, by its path. */
+/*
+ * A directory that has become a file while somebody here goes on removing what was in it, by its path; or that went
+ * with what he removed last, and that he may remove, too, as rm -r does.
+ */
 static bool is_being_emptied(struct fs *fs, const struct announcement *a)
 {
     char *path;
@@ -530,7 +534,7 @@ static bool is_being_emptied(struct fs *fs, const struct announcement *a)
     if (!a->was || !S_ISDIR(a->was->mode))
         return false;
     path = tree_path_of(fs, a->dir, a->name);
-    is = path && phantom_any_below(&fs->phantoms, path);
+    is = path && phantom_any(&fs->phantoms, path);
     free(path);
     return is;
 }
@@ -546,16 +550,23 @@ static bool moves(struct fs *fs, struct inode *dir)
     return moves;
 }
 
-/* announcer.lock is held. An operation of ours is changing the place: what it leaves there is to be seen first. */
+/*
+ * announcer.lock is held. An operation of ours is changing the place, or may soon: what it leaves there is to be seen
+ * first. Who empties a directory is mostly over at once, or has many to empty.
+ */
 static bool put_off(struct announcer *announcer, struct announcement *a, uint64_t now)
 {
     struct fs *fs = announcer->fs;
 
-    if (a->pauses >= OWN_PAUSES_MAX ||
-        (!own_is_under_way(&fs->own, a->dir, a->name) && !moves(fs, a->dir) && !is_being_emptied(fs, a)))
+    if (a->pauses >= OWN_PAUSES_MAX)
+        return false;
+    if (own_is_under_way(&fs->own, a->dir, a->name) || moves(fs, a->dir))
+        a->not_before_ns = now + OWN_PAUSE_NS;
+    else if (is_being_emptied(fs, a))
+        a->not_before_ns = now + (OWN_PAUSE_NS << (a->pauses < EMPTIED_DOUBLES ? a->pauses : EMPTIED_DOUBLES));
+    else
         return false;
     a->pauses++;
-    a->not_before_ns = now + OWN_PAUSE_NS;
     return true;
 }
 

@@ -157,6 +157,19 @@ void changes_check(struct fs *fs, struct inode *inode, bool announced)
     content_unref(was);
 }
 
+/*
+ * It may have gone with what this mount removed in it. The kernel has told of that only, and no answer will tell: what
+ * is known has it no more from now on, even what nobody keeps up to date.
+ */
+static void check_above(struct fs *fs, struct inode *dir)
+{
+    enum verdict verdict = judge(fs, dir, NULL);
+
+    tell_verdict(fs, dir, verdict);
+    if (S_ISDIR(dir->kind->mode) && (verdict == CHANGED || verdict == UNKNOWN))
+        notify_watchers(fs, dir, NULL);
+}
+
 void changes_above(struct fs *fs, struct inode *dir)
 {
     struct inode_table *table = &fs->inodes;
@@ -166,7 +179,7 @@ void changes_above(struct fs *fs, struct inode *dir)
         struct inode *parent, *now = NULL;
         char *name;
 
-        changes_check(fs, at, false);
+        check_above(fs, at);
         if (inode_place_of(table, at, &parent, &name) == 0 && parent)
             now = inode_peek(table, parent, name);
         if (now && now != at)

@@ -20,7 +20,7 @@ struct change {
     struct registration registration; /* without a document: a deregistration */
     char *node;                       /* NULL: not known, and any will do */
     char *id;                         /* of a deregistration */
-    char *dir;                        /* to be a phantom when it is empty, or NULL */
+    char *dir;                        /* its path, to be a phantom when it is empty, or NULL */
 };
 
 static void change_free(void *arg)
@@ -83,15 +83,12 @@ static int read_health(struct op *op, const char *service, struct consul_snapsho
 static void expect_phantom(struct op *op, const struct change *change)
 {
     phantom_add(&op->fs->phantoms, change->dir, op->pid);
-    phantom_add(&op->fs->phantoms, change->dir, 0); /* the notify thread's: it must not tell the kernel that it died */
 }
 
 static void forget_phantom(struct op *op, const struct change *change)
 {
-    if (!change->dir)
-        return;
-    phantom_remove(&op->fs->phantoms, change->dir, op->pid);
-    phantom_remove(&op->fs->phantoms, change->dir, 0);
+    if (change->dir)
+        phantom_remove(&op->fs->phantoms, change->dir, op->pid);
 }
 
 /* What was changed is done; when it was the last instance the directory stays a while for who emptied it. */
@@ -263,7 +260,7 @@ static int check_foreign(struct op *op, const json_t *entry)
 }
 
 /* What is to be waited for: no instance of that ID on `node` (NULL: on any). */
-static int expect_gone(struct op *op, const char *service, const char *id, const char *node, const char *dir)
+static int expect_gone(struct op *op, const char *service, const char *id, const char *node, const struct inode *dir)
 {
     struct change *change = change_new(op, service);
 
@@ -271,11 +268,12 @@ static int expect_gone(struct op *op, const char *service, const char *id, const
         return -ENOMEM;
     change->node = node ? strdup(node) : NULL;
     change->id = strdup(id);
-    change->dir = dir ? strdup(dir) : NULL;
+    change->dir = dir ? inode_path_below(&op->fs->inodes, dir, &kind_root) : NULL;
     return change->id && (change->node || !node) && (change->dir || !dir) ? 0 : -ENOMEM;
 }
 
-static int begin_deregistration(struct op *op, const char *service, const char *id, const char *node, const char *dir)
+static int begin_deregistration(struct op *op, const char *service, const char *id, const char *node,
+                                const struct inode *dir)
 {
     struct consul_snapshot *snapshot;
     const json_t *entry;
@@ -318,7 +316,7 @@ int instance_deregister_own(struct op *op, const char *service, const char *id)
     return r < 0 ? r : answer_send(op, "PUT", deregister_path, id, NULL);
 }
 
-int instance_deregister(struct op *op, const char *service, const char *id, const char *node, const char *dir)
+int instance_deregister(struct op *op, const char *service, const char *id, const char *node, const struct inode *dir)
 {
     struct change *change = op->state;
 

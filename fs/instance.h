@@ -25,7 +25,7 @@ int instance_register(struct op *op, const char *service, const char *id, const 
  * -EPERM for an instance that another live agent owns: Consul would take it off the catalog, and that agent would put
  * it back within a minute. `dir` is the service's directory, for who removes that next, or NULL.
  */
-int instance_deregister(struct op *op, const char *service, const char *id, const char *node, const char *dir);
+int instance_deregister(struct op *op, const char *service, const char *id, const char *node, const struct inode *dir);
 
 /* The same for one that our agent says it has, whether the catalog shows it or not. */
 int instance_deregister_own(struct op *op, const char *service, const char *id);

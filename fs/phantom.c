@@ -64,30 +64,43 @@ bool phantom_has(struct phantoms *phantoms, const char *path, pid_t pid)
     return has;
 }
 
-/* by: NULL for anybody. */
-static bool has_below(struct phantoms *phantoms, const char *path, const pid_t *by)
+/* phantoms.lock is held. */
+static bool is_below(const struct phantom *phantom, const char *path, uint64_t now)
 {
-    uint64_t now = consul_now_ns();
     size_t len = strlen(path);
-    bool has = false;
 
-    pthread_mutex_lock(&phantoms->lock);
-    for (size_t i = 0; !has && i < PHANTOM_MAX; i++) {
-        const struct phantom *phantom = &phantoms->ring[i];
-
-        has = phantom->path && phantom->until_ns > now && strncmp(phantom->path, path, len) == 0 &&
-              phantom->path[len] == '/' && (!by || process_is_same(phantom->pid, *by));
-    }
-    pthread_mutex_unlock(&phantoms->lock);
-    return has;
+    return phantom->path && phantom->until_ns > now && strncmp(phantom->path, path, len) == 0 &&
+           phantom->path[len] == '/';
 }
 
 bool phantom_has_below(struct phantoms *phantoms, const char *path, pid_t pid)
 {
-    return has_below(phantoms, path, &pid);
+    uint64_t now = consul_now_ns();
+    bool has = false;
+
+    pthread_mutex_lock(&phantoms->lock);
+    for (size_t i = 0; !has && i < PHANTOM_MAX; i++)
+        has = is_below(&phantoms->ring[i], path, now) && process_is_same(phantoms->ring[i].pid, pid);
+    pthread_mutex_unlock(&phantoms->lock);
+    return has;
 }
 
-bool phantom_any_below(struct phantoms *phantoms, const char *path) { return has_below(phantoms, path, NULL); }
+bool phantom_any(struct phantoms *phantoms, const char *path)
+{
+    uint64_t now = consul_now_ns();
+    bool any = false;
+
+    pthread_mutex_lock(&phantoms->lock);
+    for (size_t i = 0; !any && i < PHANTOM_MAX; i++) {
+        const struct phantom *phantom = &phantoms->ring[i];
+
+        any = (is_below(phantom, path, now) ||
+               (phantom->path && phantom->until_ns > now && strcmp(phantom->path, path) == 0)) &&
+              process_is_there(phantom->pid);
+    }
+    pthread_mutex_unlock(&phantoms->lock);
+    return any;
+}
 
 bool phantom_remove(struct phantoms *phantoms, const char *path, pid_t pid)
 {

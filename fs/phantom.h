@@ -35,8 +35,8 @@ void phantom_add(struct phantoms *phantoms, const char *path, pid_t pid);
 bool phantom_has(struct phantoms *phantoms, const char *path, pid_t pid);
 /* Whether it has taken the last entry out of a directory below `path`, which it has not removed yet. */
 bool phantom_has_below(struct phantoms *phantoms, const char *path, pid_t pid);
-/* The same of any process. */
-bool phantom_any_below(struct phantoms *phantoms, const char *path);
+/* The same of any process that is not over, and of `path` itself, too: it may be about to remove the directory. */
+bool phantom_any(struct phantoms *phantoms, const char *path);
 /* True when there was one. */
 bool phantom_remove(struct phantoms *phantoms, const char *path, pid_t pid);
 

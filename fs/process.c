@@ -1,8 +1,10 @@
 #include "process.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -60,3 +62,5 @@ bool process_is_same(pid_t a, pid_t b)
     snprintf(path, sizeof(path), "/proc/%d/task/%d", (int)a, (int)b);
     return a > 0 && b > 0 && access(path, F_OK) == 0;
 }
+
+bool process_is_there(pid_t pid) { return pid <= 0 || kill(pid, 0) == 0 || errno != ESRCH; }

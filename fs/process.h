@@ -17,4 +17,7 @@ bool process_has_open(pid_t pid, uint64_t ino, uint64_t node_id);
 /* Whether both are threads of one process. The kernel names the thread that asks. */
 bool process_is_same(pid_t a, pid_t b);
 
+/* Whether the process (or thread) is not over yet. One of another PID namespace (0) may be. */
+bool process_is_there(pid_t pid);
+
 #endif

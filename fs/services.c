@@ -44,7 +44,7 @@ static int read_catalog(struct op *op, struct consul_snapshot **ret_snapshot)
     return op_read(op, CATALOG_SERVICES, CONSUL_JSON, CONSUL_BLOCKS | CONSUL_OBJECT, 0, ret_snapshot);
 }
 
-/* What a service's directory is called where it is remembered: "DATACENTER/NAME". */
+/* What a service's directory is called where it is remembered as made: "DATACENTER/NAME". */
 #define PLACE_SIZE (2 * NAME_SIZE)
 
 static void place_of_service(struct op *op, const char *name, char place[PLACE_SIZE])
@@ -62,25 +62,46 @@ static bool is_made(struct op *op, const char *name)
     return made_has(&op->fs->made, place);
 }
 
-static bool is_phantom(struct op *op, const char *name)
+/* Whether who asks has just removed the last instance in services/NAME, which only he still finds then. */
+static bool is_phantom(struct op *op, const struct inode *services, const char *name)
 {
-    char place[PLACE_SIZE];
+    char *path = tree_path_of(op->fs, services, name);
+    bool is = path && phantom_has(&op->fs->phantoms, path, op->pid);
 
-    place_of_service(op, name, place);
-    return phantom_has(&op->fs->phantoms, place, op->pid);
+    free(path);
+    if (is)
+        op->watched_all = false;
+    return is;
 }
 
 /*
- * By the service's own resource, unless the list of all is up to date: who looks up a service mostly reads it next, and
- * the list may be long. No instances say nothing: they may be hidden, or the directory may have been made.
+ * Is the list of all to tell whether there is a service? Not unless it is up to date: who looks up a service mostly
+ * reads it next, and the list may be long. But for who asks nobody one of them may be behind, after a write of ours:
+ * that is the service's own then, as it is the list from which watchers were told of services.
  */
+static bool is_told_by_list(struct op *op, const char *service)
+{
+    char *path;
+    bool is;
+
+    if (op_is_watched(op, CATALOG_SERVICES))
+        return true;
+    if (!op->quiet || !op_is_known(op, CATALOG_SERVICES))
+        return false;
+    path = answer_path(INSTANCE_HEALTH, service, "");
+    is = !path || !op_is_watched(op, path);
+    free(path);
+    return is;
+}
+
+/* By the service's own resource. No instances say nothing: they may be hidden, or the directory may have been made. */
 static int has_instances(struct op *op, const char *service, bool *ret_has)
 {
     struct consul_snapshot *snapshot;
     int r;
 
     *ret_has = false;
-    if (op_is_watched(op, CATALOG_SERVICES))
+    if (is_told_by_list(op, service))
         return 0;
     r = answer_read(op, INSTANCE_HEALTH, service, "", CONSUL_BLOCKS | CONSUL_OBJECTS, &snapshot);
     if (r == 0)
@@ -97,7 +118,7 @@ static int find_service(struct op *op, struct inode *dir, const char *name, stru
     int r = name_decode(name, NULL, service, sizeof(service));
     bool has = false;
 
-    (void)dir, (void)found;
+    (void)found;
     if (r == 0)
         r = has_instances(op, service, &has);
     if (r == 0 && !has)
@@ -106,10 +127,7 @@ static int find_service(struct op *op, struct inode *dir, const char *name, stru
         return r;
     if (json_object_get(snapshot->json, service) || is_made(op, name))
         return 0;
-    if (!is_phantom(op, name))
-        return -ENOENT;
-    op->watched_all = false; /* nobody else may find it */
-    return op->quiet ? -EAGAIN : 0;
+    return is_phantom(op, dir, name) ? 0 : -ENOENT;
 }
 
 static int list_catalog(struct op *op, struct lister *lister, const json_t *services)
@@ -196,11 +214,10 @@ static int service_registered(struct op *op, const char *service, const char *na
 static int remove_service(struct op *op, struct inode *dir, const char *name)
 {
     struct consul_snapshot *snapshot;
-    char place[PLACE_SIZE], service[NAME_SIZE];
+    char place[PLACE_SIZE], service[NAME_SIZE], *path;
     bool was_made, was_phantom;
     int r = name_decode(name, NULL, service, sizeof(service));
 
-    (void)dir;
     if (r == 0)
         r = answer_read(op, INSTANCE_HEALTH, service, "", CONSUL_BLOCKS | CONSUL_OBJECTS, &snapshot);
     if (r < 0)
@@ -209,7 +226,9 @@ static int remove_service(struct op *op, struct inode *dir, const char *name)
         return -ENOTEMPTY;
     place_of_service(op, name, place);
     was_made = made_remove(&op->fs->made, place);
-    was_phantom = phantom_remove(&op->fs->phantoms, place, op->pid);
+    path = tree_path_of(op->fs, dir, name);
+    was_phantom = path && phantom_remove(&op->fs->phantoms, path, op->pid);
+    free(path);
     return was_made || was_phantom ? 0 : -ENOTEMPTY; /* instances that we may not see */
 }
 
@@ -290,10 +309,7 @@ static int find_fastest(struct op *op, struct inode *dir, const char *name, stru
     (void)name, (void)found;
     if (r == 0)
         r = fastest_exists(op, service);
-    if (r != -ENOENT || !is_phantom(op, dir->name))
-        return r;
-    op->watched_all = false;
-    return op->quiet ? -EAGAIN : 0;
+    return r == -ENOENT && is_phantom(op, dir->parent, dir->name) ? 0 : r;
 }
 
 static int read_fastest(struct op *op, struct inode *dir, enum fastest_form form, struct content **ret_content)
@@ -303,7 +319,7 @@ static int read_fastest(struct op *op, struct inode *dir, enum fastest_form form
 
     if (r == 0)
         r = fastest_read(op, service, form, ret_content);
-    if (r != -ENOENT || !is_phantom(op, dir->name))
+    if (r != -ENOENT || !is_phantom(op, dir->parent, dir->name))
         return r;
     *ret_content = content_take(NULL, 0, 0);
     return *ret_content ? 0 : -ENOMEM;
@@ -412,13 +428,12 @@ static int store_instance(struct op *op, struct inode *dir, const char *name, co
 
 static int unlink_instance(struct op *op, struct inode *dir, const char *name)
 {
-    char service[NAME_SIZE], id[NAME_SIZE], node[NAME_SIZE], place[PLACE_SIZE];
+    char service[NAME_SIZE], id[NAME_SIZE], node[NAME_SIZE];
     int r = service_of(dir, service);
 
     if (r == 0)
         r = parse_instance(op, name, id, node);
-    place_of_service(op, dir->name, place);
-    return r < 0 ? r : instance_deregister(op, service, id, node, place);
+    return r < 0 ? r : instance_deregister(op, service, id, node, dir);
 }
 
 /* ---- SERVICE.json ------------------------------------------------------------------------------------------------ */

@@ -355,6 +355,48 @@ def test_two_mounts(mount, agent):
         assert [event for event in seen if "fence" not in event] == own
 
 
+# A directory that goes with what this mount has removed from it
+
+GOES = {
+    "rm kv/d/sub/key": "d/sub: DELETE|ISDIR",
+    "mv kv/d/sub/key kv/moved": "d/sub: DELETE|ISDIR",
+    "rm -r kv/d/sub": "d/sub: DELETE|ISDIR",  # raised by the kernel, too, for the directory itself
+    "rm services/web/one@ext.json": "services/web: DELETE|ISDIR",
+    "rm nodes/ext/services/one.json": "services/web: DELETE|ISDIR",
+    "rm -r services/web": "services/web: DELETE|ISDIR",
+}
+
+
+@pytest.mark.parametrize("command", GOES)
+def test_a_directory_that_is_emptied_here(mnt, agent, command):
+    agent.kv_set("d/sub/key", b"")
+    service = {"Service": "web", "ID": "one"}
+    agent.put("/v1/catalog/register", {"Node": "ext", "Address": "192.0.2.1", "Service": service})
+    wait_equal(lambda: names(mnt / "kv/d"), ["sub"])
+    wait_equal(lambda: names(mnt / "services"), ["consul", "web"])
+    with Inotify().watch(mnt / "kv/d").watch(mnt / "services") as inotify:
+        sh(command, cwd=mnt.path)
+        assert inotify.until(GOES[command]) == [GOES[command]]
+        wait_until(lambda: stats(mnt)["inotify.queued"] == 0, "all is announced")
+        agent.put("/v1/catalog/register", {"Node": "ext", "Address": "192.0.2.1", "Service": {"Service": "fence"}})
+        assert inotify.until("services/fence: CREATE|ISDIR") == ["services/fence: CREATE|ISDIR"]
+
+
+def test_who_empties_a_directory_may_remove_it_too(mnt, agent):
+    """Its watchers are told by the kernel, then, and not before he does; or that it is gone, when he is over."""
+    agent.kv_set("d/sub/key", b"")
+    wait_equal(lambda: names(mnt / "kv/d"), ["sub"])
+    with Inotify().watch(mnt / "kv/d") as inotify:
+        os.unlink(mnt / "kv/d/sub/key")
+        agent.kv_set("d/fence", b"1")
+        assert inotify.until("d/fence: CLOSE_WRITE") == created("d/fence")
+        os.rmdir(mnt / "kv/d/sub")
+        assert inotify.until("d/sub: DELETE|ISDIR") == ["d/sub: DELETE|ISDIR"]
+        wait_until(lambda: stats(mnt)["inotify.queued"] == 0, "all is announced")
+        agent.kv_set("d/fence", b"2")
+        assert inotify.until("d/fence: CLOSE_WRITE") == written("d/fence")
+
+
 # Beyond kv/
 
 
@@ -451,6 +493,8 @@ def test_a_mirror_kept_by_events(mount, agent, proxy, store, seed):
                     ("delete below, elsewhere", lambda: agent.delete(f"/v1/kv/d/{name}/", recurse="")),
                     ("write", lambda: (d / name).write_bytes(value)),
                     ("unlink", lambda: os.unlink(d / name)),
+                    ("unlink below", lambda: sh(f"rm -f {name}/*", cwd=d, check=False)),
+                    ("remove all", lambda: sh(f"rm -rf {name}", cwd=d, check=False)),
                     ("mkdir", lambda: os.mkdir(d / name)),
                     (f"rename to {other}", lambda: os.rename(d / name, d / other)),
                     ("look", lambda: (d / name).exists()),

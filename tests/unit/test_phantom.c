@@ -8,7 +8,9 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "phantom.h"
 
@@ -82,13 +84,31 @@ static void test_below(void **state)
     assert_false(phantom_has_below(phantoms, "kv/a/b", 7));
     assert_false(phantom_has_below(phantoms, "k", 7));
     assert_false(phantom_has_below(phantoms, "kv/a", 8));
-    assert_true(phantom_any_below(phantoms, "kv/a"));
-    assert_false(phantom_any_below(phantoms, "kv/a/b"));
     assert_true(phantom_remove(phantoms, "kv/a/b", 7));
     assert_false(phantom_has_below(phantoms, "kv/a", 7));
     phantom_add(phantoms, "kv/a/b", 7);
     ahead_s += PHANTOM_SECONDS + 1;
     assert_false(phantom_has_below(phantoms, "kv/a", 7));
+}
+
+static void test_any_who_is_not_over(void **state)
+{
+    struct phantoms *phantoms = *state;
+    pid_t over = fork();
+
+    if (over == 0)
+        _exit(0);
+    assert_int_equal(waitpid(over, NULL, 0), over);
+    phantom_add(phantoms, "kv/a/b", over);
+    assert_false(phantom_any(phantoms, "kv/a/b"));
+    phantom_add(phantoms, "kv/a/b", getpid());
+    assert_true(phantom_any(phantoms, "kv/a/b"));
+    assert_true(phantom_any(phantoms, "kv/a"));
+    assert_true(phantom_any(phantoms, "kv"));
+    assert_false(phantom_any(phantoms, "kv/a/b/c"));
+    assert_false(phantom_any(phantoms, "kv/a/"));
+    ahead_s += PHANTOM_SECONDS + 1;
+    assert_false(phantom_any(phantoms, "kv/a"));
 }
 
 /* Twice is once: removed once, it is gone, and does not push others out of the ring. */
@@ -143,8 +163,9 @@ static void test_time_is_limited(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        CASE(test_only_who_emptied_it), CASE(test_one_for_each_process),  CASE(test_below),
-        CASE(test_added_twice),         CASE(test_the_oldest_goes_first), CASE(test_time_is_limited),
+        CASE(test_only_who_emptied_it), CASE(test_one_for_each_process), CASE(test_below),
+        CASE(test_any_who_is_not_over), CASE(test_added_twice),          CASE(test_the_oldest_goes_first),
+        CASE(test_time_is_limited),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
