@@ -67,12 +67,14 @@ static enum verdict compare(struct fs *fs, const struct judgement *judgement, co
 /*
  * It stands by another resource's word than the kernel's entry rests on: who listed it read names, who looks it up
  * finds it otherwise. That one has not changed yet, or it would not stand: it is the one that will tell. False where
- * nobody keeps that one up to date: the one that has told will not tell again, so that nobody would.
+ * nobody keeps that one up to date, and the one that has told may say otherwise: it will not tell again, so that nobody
+ * would. In kv/ it does not: who looks up a key there takes what has told into account.
  */
 static bool rest_on_judge(struct op *op, struct inode *inode)
 {
     struct consul_resource *by = op_rests_on(op), *resource = inode_rests_on(&op->fs->inodes, inode);
-    bool told = !resource || by || op->read_n == 0 || op_has_read(op, resource);
+    bool told = !resource || by || op->read_n == 0 || op_has_read(op, resource) ||
+                consul_resource_kv_scope(resource) != CONSUL_KV_NONE;
 
     if (by && resource && by != resource)
         inode_rest_on(&op->fs->inodes, inode, by);
@@ -92,7 +94,7 @@ static int run_judge(struct op *op)
         judgement->verdict = compare(op->fs, judgement, &found);
     else
         judgement->verdict = r == -ENOENT ? CHANGED : UNKNOWN;
-    if ((judgement->verdict == STANDS || judgement->verdict == SAME) && !rest_on_judge(op, judgement->inode))
+    if (judgement->verdict == STANDS && !rest_on_judge(op, judgement->inode))
         judgement->verdict = UNKNOWN;
     content_unref(found.content);
     return 0;
