@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from harness.programs import names, sh
+from harness.programs import names, sanitized, sh
 from harness.stats import stats
 
 FEW = 12  # for the way to the directory, and for reading the counters
@@ -50,8 +50,10 @@ def test_a_listing_brings_what_is_in_it(mount, agent, command, per_file, n, valu
     assert spent.pop("http.requests") <= FEW
     assert spent.pop("upcalls.readdir") < n / 50
     spent.pop("upcalls.release")  # which nobody waits for
+    # A slow binary may still be looking at what came when it is listed: of the first it has the kernel ask once more.
+    few = FEW + n // 3 if sanitized() else FEW
     for name, count in spent.items():
-        assert count <= per_file.get(name.removeprefix("upcalls."), 0) * n + FEW, name
+        assert count <= per_file.get(name.removeprefix("upcalls."), 0) * n + few, name
     assert cost_of(mnt, command)["http.requests"] <= FEW
 
 
