@@ -1,6 +1,5 @@
 #include "moved.h"
 
-#include "answer.h"
 #include "catalog.h"
 #include "instance.h"
 #include "view.h"
@@ -46,110 +45,71 @@ static json_t *registered_again(const json_t *health, uint64_t index)
     return services;
 }
 
-/* Whether this shows one of these instances as another service's. */
-static bool shows_any(const json_t *health, const json_t *services)
+/* ---- what is asked again ----------------------------------------------------------------------------------------- */
+
+/*
+ * What was told, either of the two: which instances are registered again, and the services that have them; or the list
+ * of services as it was and as it is.
+ */
+struct told {
+    const json_t *again;
+    const json_t *before, *after;
+};
+
+static bool is_missing(const struct told *told, const char *service)
 {
-    bool shows = false;
+    return json_object_get(told->before, service) && !json_object_get(told->after, service);
+}
+
+/* Whether the instance has another service by now. */
+static bool has_moved(const struct told *told, const json_t *entry)
+{
+    char *key = key_of(entry);
+    const char *service = key ? json_string_value(json_object_get(told->again, key)) : NULL;
+    bool moved = service && strcmp(service, service_of(entry)) != 0;
+
+    free(key);
+    return moved;
+}
+
+static bool shows_what_left(const struct told *told, const json_t *health)
+{
     json_t *entry;
     size_t i;
 
     json_array_foreach((json_t *)health, i, entry)
     {
-        char *key = key_of(entry);
-        const char *service = key ? json_string_value(json_object_get(services, key)) : NULL;
-
-        shows = service && strcmp(service, service_of(entry)) != 0;
-        free(key);
-        if (shows)
-            break;
+        if (told->again ? has_moved(told, entry) : is_missing(told, service_of(entry)))
+            return true;
     }
-    return shows;
+    return false;
 }
 
-/* ---- what is asked again ----------------------------------------------------------------------------------------- */
-
-/* The services' resources that are watched; what is not is asked whenever it is read. */
-struct watched {
-    struct consul_resource **at; /* counted */
+/* The services' resources that are watched, in whatever datacenter; what is not is asked whenever it is read. */
+static void ask_where_shown(struct fs *fs, const struct told *told)
+{
     size_t n;
-};
+    struct consul_resource **watched = consul_watched(fs->consul, INSTANCE_HEALTH, &n);
 
-static struct watched watched_services(struct fs *fs)
-{
-    struct watched watched;
-
-    watched.at = consul_watched(fs->consul, INSTANCE_HEALTH, &watched.n);
-    return watched;
-}
-
-static void watched_clear(struct watched *watched)
-{
-    for (size_t i = 0; i < watched->n; i++)
-        consul_resource_unref(watched->at[i]);
-    free(watched->at);
-}
-
-static void ask_where_shown(struct fs *fs, const json_t *services)
-{
-    struct watched watched = watched_services(fs);
-
-    for (size_t i = 0; i < watched.n; i++) {
+    for (size_t i = 0; i < n; i++) {
         bool is_watched;
-        struct consul_snapshot *snapshot = consul_resource_peek(watched.at[i], &is_watched);
+        struct consul_snapshot *snapshot = consul_resource_peek(watched[i], &is_watched);
 
-        if (snapshot && shows_any(snapshot->json, services))
-            consul_resource_ask_again(watched.at[i]);
+        if (snapshot && shows_what_left(told, snapshot->json))
+            consul_resource_ask_again(watched[i]);
         consul_snapshot_unref(snapshot);
+        consul_resource_unref(watched[i]);
     }
-    watched_clear(&watched);
+    free(watched);
 }
 
 static void look_again(struct fs *fs, const json_t *health, uint64_t index)
 {
-    json_t *services = registered_again(health, index);
+    json_t *again = registered_again(health, index);
 
-    if (services)
-        ask_where_shown(fs, services);
-    json_decref(services);
-}
-
-static bool shows_instances(struct consul_resource *resource)
-{
-    bool is_watched, shows;
-    struct consul_snapshot *snapshot = consul_resource_peek(resource, &is_watched);
-
-    shows = snapshot && json_array_size(snapshot->json) > 0;
-    consul_snapshot_unref(snapshot);
-    return shows;
-}
-
-/* In whatever datacenter, and whichever parameters it is asked with. */
-static void ask_of_service(const struct watched *watched, const char *service)
-{
-    char *path = answer_path(INSTANCE_HEALTH, service, "");
-    size_t len = path ? strlen(path) : 0;
-
-    for (size_t i = 0; path && i < watched->n; i++) {
-        const char *of = consul_resource_path(watched->at[i]);
-
-        if (strncmp(of, path, len) == 0 && (of[len] == '\0' || of[len] == '?') && shows_instances(watched->at[i]))
-            consul_resource_ask_again(watched->at[i]);
-    }
-    free(path);
-}
-
-static void ask_of_missing(struct fs *fs, const json_t *before, const json_t *after)
-{
-    struct watched watched = watched_services(fs);
-    const char *service;
-    json_t *tags;
-
-    json_object_foreach((json_t *)before, service, tags)
-    {
-        if (!json_object_get(after, service))
-            ask_of_service(&watched, service);
-    }
-    watched_clear(&watched);
+    if (again)
+        ask_where_shown(fs, &(struct told){.again = again});
+    json_decref(again);
 }
 
 void moved_look(struct fs *fs, const struct consul_resource *resource, const struct consul_snapshot *before,
@@ -160,7 +120,7 @@ void moved_look(struct fs *fs, const struct consul_resource *resource, const str
     if (strncmp(path, INSTANCE_HEALTH, strlen(INSTANCE_HEALTH)) == 0)
         look_again(fs, after->json, before ? before->index : 0);
     else if (before && strncmp(path, CATALOG_SERVICES, strlen(CATALOG_SERVICES)) == 0)
-        ask_of_missing(fs, before->json, after->json);
+        ask_where_shown(fs, &(struct told){.before = before->json, .after = after->json});
 }
 
 void moved_here(struct fs *fs, const json_t *health) { look_again(fs, health, 0); }
