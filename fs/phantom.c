@@ -19,6 +19,14 @@ void phantoms_destroy(struct phantoms *phantoms)
     pthread_mutex_destroy(&phantoms->lock);
 }
 
+/* phantoms.lock is held, as for is_at(). */
+static bool is_there(const struct phantom *phantom, uint64_t now) { return phantom->path && phantom->until_ns > now; }
+
+static bool is_at(const struct phantom *phantom, const char *path, uint64_t now)
+{
+    return is_there(phantom, now) && strcmp(phantom->path, path) == 0;
+}
+
 /* phantoms.lock is held. */
 static struct phantom *find(struct phantoms *phantoms, const char *path, pid_t pid)
 {
@@ -27,8 +35,7 @@ static struct phantom *find(struct phantoms *phantoms, const char *path, pid_t p
     for (size_t i = 0; i < PHANTOM_MAX; i++) {
         struct phantom *phantom = &phantoms->ring[i];
 
-        if (phantom->path && phantom->until_ns > now && strcmp(phantom->path, path) == 0 &&
-            process_is_same(phantom->pid, pid))
+        if (is_at(phantom, path, now) && process_is_same(phantom->pid, pid))
             return phantom;
     }
     return NULL;
@@ -69,8 +76,7 @@ static bool is_below(const struct phantom *phantom, const char *path, uint64_t n
 {
     size_t len = strlen(path);
 
-    return phantom->path && phantom->until_ns > now && strncmp(phantom->path, path, len) == 0 &&
-           phantom->path[len] == '/';
+    return is_there(phantom, now) && strncmp(phantom->path, path, len) == 0 && phantom->path[len] == '/';
 }
 
 bool phantom_has_below(struct phantoms *phantoms, const char *path, pid_t pid)
@@ -94,9 +100,7 @@ bool phantom_any(struct phantoms *phantoms, const char *path)
     for (size_t i = 0; !any && i < PHANTOM_MAX; i++) {
         const struct phantom *phantom = &phantoms->ring[i];
 
-        any = (is_below(phantom, path, now) ||
-               (phantom->path && phantom->until_ns > now && strcmp(phantom->path, path) == 0)) &&
-              process_is_there(phantom->pid);
+        any = (is_at(phantom, path, now) || is_below(phantom, path, now)) && process_is_there(phantom->pid);
     }
     pthread_mutex_unlock(&phantoms->lock);
     return any;
