@@ -65,7 +65,7 @@ static bool is_made(struct op *op, const char *name)
 /* Whether who asks has just removed the last instance in services/NAME, which only he still finds then. */
 static bool is_phantom(struct op *op, const struct inode *services, const char *name)
 {
-    char *path = tree_path_of(op->fs, services, name);
+    char *path = op->quiet ? NULL : tree_path_of(op->fs, services, name); /* a quiet one is nobody's */
     bool is = path && phantom_has(&op->fs->phantoms, path, op->pid);
 
     free(path);
