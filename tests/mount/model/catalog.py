@@ -113,9 +113,9 @@ def step(rnd, agent, mnt):
         what["Address"] = f"10.0.0.{rnd.randrange(1, 4)}"
     check = {"CheckID": f"c:{instance}", "TTL": "1h", "Status": state}
 
-    def api(method_path, body=None):
-        answer = agent.request("PUT", method_path, data=None if body is None else json.dumps(body))
-        return f"PUT {method_path} {json.dumps(body)}: {answer.status_code}"
+    def api(path, body=None):
+        answer = agent.request("PUT", path, data=None if body is None else json.dumps(body))
+        return f"PUT {path} {json.dumps(body)}: {answer.status_code}"
 
     def shell(command):
         """Who empties a directory sees it a while longer: each has a process of its own."""
